@@ -1,0 +1,77 @@
+# `make help` lists the targets. Everything is installed from lock files with hashes.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+NODE_STAMP := node_modules/.installed
+WORKERS ?= 2
+KILLS ?= 200
+
+need = command -v $(1) >/dev/null || { echo "missing prerequisite: $(1) ($(2))" >&2; exit 3; }
+
+.PHONY: help setup run demo test check format contracts crash bench lock clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+setup: $(STAMP) $(NODE_STAMP) ## install everything from the lock files
+
+$(STAMP): requirements-dev.lock pyproject.toml
+	@$(call need,$(PYTHON),Python 3.11 or newer)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "missing prerequisite: Python 3.11 or newer, $(PYTHON) is older" >&2; exit 3; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo "missing prerequisite: the venv module (Debian: apt install python3-venv)" >&2; exit 3; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(NODE_STAMP): package.json package-lock.json
+	@$(call need,node,Node 18 or newer)
+	@$(call need,npm,it comes with Node)
+	npm ci --silent
+	@touch $@
+
+run: setup ## start the daemon on two local chains and stay up
+	$(BIN)/thalweg run
+
+demo: setup ## 20 intents from signature to settlement, then stop
+	$(BIN)/thalweg demo
+
+test: check ## check, then every test
+	$(BIN)/python -m pytest -n $(WORKERS)
+
+check: setup ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: setup ## let ruff put the code in order
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+contracts: $(NODE_STAMP) ## compile the contracts into contracts/artifacts
+	node contracts/build.mjs
+
+crash: setup ## kill -9 the daemon KILLS times at random moments; resumable, report in reports/crash.json
+	$(BIN)/python -m benchmarks.crash --kills $(KILLS)
+
+bench: setup ## intents per second, accept-to-settled, LP time; report in reports/bench.json
+	$(BIN)/python -m benchmarks.bench
+
+lock: $(STAMP) ## write the Python lock files again
+	$(PYTHON) -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet pip-tools
+	for extra in "" "--extra dev"; do \
+	  CUSTOM_COMPILE_COMMAND="make lock" $(VENV)/lock/bin/pip-compile --quiet --strip-extras --allow-unsafe \
+	  --generate-hashes --no-emit-index-url --no-emit-find-links --no-emit-trusted-host $$extra \
+	  -o requirements$${extra:+-dev}.lock pyproject.toml; done
+
+clean: ## remove what setup, run and the tests made
+	rm -rf $(VENV) node_modules data reports *.egg-info

@@ -1,0 +1,1 @@
+"""Thalweg: an intent solver daemon."""

@@ -1,0 +1,457 @@
+"""From a plan in floats to integers: who gives what and who gets what.
+
+The plan decides only proportions. Legs are replayed in topological order with the pools' own
+integer arithmetic; what really arrived is then paid out at one exact rate per directed pair. A
+rate is a pair of integers (buy, sell): exact-in orders get ⌊rate·sold⌋, exact-out orders pay
+⌈bought/rate⌉, the flat fee comes out of the bought side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import networkx as nx
+import numpy as np
+from msgspec import Struct
+
+from solver.core.curves import Array
+from solver.core.graph import Inventory, Node
+from solver.core.intent import max_sell, min_buy
+from solver.core.problem import Batch, Plan, buy_node, sell_node
+from solver.core.types import Exact, Fill, Infeasible, InventoryUse, Kind, Leg, TokenId
+from solver.core.venue import Pool
+
+_WEIGHT = 2**62
+_NEGLIGIBLE = 1e-10
+
+
+class Edge(Struct, frozen=True):
+    """All flow of one pool from one node to another, with its share of the node's balance."""
+
+    source: Pool | Inventory
+    head: Node
+    weight: int
+
+
+class Route(Struct, frozen=True):
+    """Nodes in topological order, their out-edges, and the weight of what stays to be paid."""
+
+    order: tuple[Node, ...]
+    edges: dict[Node, tuple[Edge, ...]]
+    kept: dict[Node, int]
+
+
+class Outcome(Struct, frozen=True):
+    """What a replay did: legs in order, inventory used, and the balance left at every node."""
+
+    legs: tuple[Leg, ...]
+    inventory: tuple[InventoryUse, ...]
+    residual: dict[Node, int]
+
+
+class Priced(Struct, frozen=True):
+    """Fills and rates that the residual balances cover, with what is left over."""
+
+    fills: tuple[Fill, ...]
+    outcome: Outcome
+    clearing: dict[str, tuple[int, int]]
+    dust: dict[Node, int]
+
+
+def used_edges(batch: Batch, flow: Array) -> dict[tuple[Node, Node, str], float]:
+    """Normalised input per (tail, head, pool)."""
+    nodes = batch.graph.nodes
+    used: dict[tuple[Node, Node, str], float] = {}
+    for position in np.nonzero(flow > _NEGLIGIBLE)[0]:
+        arc = batch.kept[position]
+        key = (
+            nodes[batch.graph.arcs.tail[arc]],
+            nodes[batch.graph.arcs.head[arc]],
+            batch.graph.source[arc].id,
+        )
+        used[key] = used.get(key, 0.0) + float(flow[position])
+    return used
+
+
+def find_cycle(batch: Batch, flow: Array) -> tuple[Node, Node] | None:
+    """The token pair with the least flow on some cycle of the plan, or None if it is acyclic."""
+    drawn = nx.DiGraph()
+    for (tail, head, _), amount in used_edges(batch, flow).items():
+        before = drawn.get_edge_data(tail, head, {"flow": 0.0})["flow"]
+        drawn.add_edge(tail, head, flow=before + amount)
+    try:
+        cycle = nx.find_cycle(drawn)
+    except nx.NetworkXNoCycle:
+        return None
+    tail, head = min(cycle, key=lambda edge: (drawn.edges[edge]["flow"], edge))[:2]
+    return tail, head
+
+
+def plan_route(batch: Batch, plan: Plan) -> Route:
+    """Proportions per node, as integers of 62 bits. The plan must be acyclic."""
+    used = used_edges(batch, plan.flow)
+    sources = {source.id: source for source in batch.graph.source}
+    drawn = nx.DiGraph()
+    drawn.add_nodes_from(batch.graph.nodes)
+    drawn.add_edges_from((tail, head) for tail, head, _ in used)
+    paid: dict[Node, float] = {}
+    for intent, amount in zip(batch.intents, plan.bought, strict=True):
+        node = buy_node(intent)
+        paid[node] = paid.get(node, 0.0) + float(amount)
+    edges: dict[Node, tuple[Edge, ...]] = {}
+    kept: dict[Node, int] = {}
+    for node in batch.graph.nodes:
+        out = sorted((key[2], key[1], amount) for key, amount in used.items() if key[0] == node)
+        total = sum(amount for _, _, amount in out) + paid.get(node, 0.0)
+        if not out or total <= 0.0:
+            continue
+        found = [
+            Edge(sources[name], head, int(amount / total * _WEIGHT)) for name, head, amount in out
+        ]
+        # Whole-lot books first: what they cannot take goes on to the pools after them.
+        edges[node] = tuple(sorted(found, key=lambda edge: (not _has_lots(edge), edge.source.id)))
+        kept[node] = int(paid.get(node, 0.0) / total * _WEIGHT)
+    order = tuple(nx.lexicographical_topological_sort(drawn))
+    return Route(order, edges, kept)
+
+
+def _has_lots(edge: Edge) -> bool:
+    return hasattr(edge.source, "lot_size")
+
+
+def replay(route: Route, supply: Mapping[Node, int]) -> Outcome:
+    """Send the supplies through the route in exact integers."""
+    balance = dict(supply)
+    pools: dict[str, Pool] = {}
+    legs: list[Leg] = []
+    uses: list[InventoryUse] = []
+    spent: dict[TokenId, int] = {}
+    for node in route.order:
+        edges = route.edges.get(node, ())
+        available = balance.get(node, 0)
+        if not edges or available <= 0:
+            continue
+        whole = sum(edge.weight for edge in edges) + route.kept[node]
+        planned = [available * edge.weight // whole for edge in edges]
+        if route.kept[node] == 0:
+            planned[-1] += available - sum(planned)
+        carried = 0
+        for edge, share in zip(edges, planned, strict=True):
+            amount = share + carried
+            if isinstance(edge.source, Inventory):
+                taken, brought = _use_inventory(edge.source, amount, spent, uses)
+            else:
+                pool = pools.get(edge.source.id, edge.source)
+                step = pool.swap(node.token, edge.head.token, amount, Exact.IN)
+                taken, brought = step.amount_in, step.amount_out
+                if taken:
+                    pools[pool.id] = step.next_pool
+                    legs.append(Leg(pool.id, node.token, edge.head.token, taken, brought, step.gas))
+            carried = amount - taken
+            available -= taken
+            balance[edge.head] = balance.get(edge.head, 0) + brought
+        balance[node] = available
+    return Outcome(tuple(legs), tuple(uses), balance)
+
+
+def _use_inventory(
+    own: Inventory, amount: int, spent: dict[TokenId, int], uses: list[InventoryUse]
+) -> tuple[int, int]:
+    brought = min(own.output(amount), own.capacity - spent.get(own.token_out, 0))
+    if brought <= 0:
+        return 0, 0
+    spent[own.token_out] = spent.get(own.token_out, 0) + brought
+    uses.append(InventoryUse(own.token_in, own.token_out, amount, brought))
+    return amount, brought
+
+
+class _Group(Struct, frozen=True):
+    """The orders of one directed pair, as positions in the batch."""
+
+    sell: Node
+    buy: Node
+    exact_in: tuple[int, ...]
+    exact_out: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return f"{self.sell.token}>{self.buy.token}"
+
+
+def price(
+    batch: Batch, plan: Plan, active: list[bool], gas_charge: float = 0.0
+) -> Priced | Infeasible:
+    """Integers for a plan: replay, then one rate per pair out of what arrived.
+
+    ``gas_charge`` (in the numeraire) is the bundle's venue gas; it lowers the payouts in
+    proportion to their worth, never below a limit. Infeasible names the intent to leave out.
+    """
+    pricer = _Pricer(batch, plan, active, gas_charge)
+    return pricer.run()
+
+
+class _Pricer:
+    """One pricing of one plan. ``_paid_in[g]`` is what group g's exact-out orders pay together."""
+
+    def __init__(self, batch: Batch, plan: Plan, active: list[bool], gas_charge: float) -> None:
+        self._batch = batch
+        self._plan = plan
+        self._gas_charge = gas_charge
+        self._route = plan_route(batch, plan)
+        self._amounts = [self._amount(i) if active[i] else 0 for i in range(len(active))]
+        self._groups = self._group()
+        self._paid_in: dict[str, int] = {}
+
+    def run(self) -> Priced | Infeasible:
+        failed = self._search_paid_in()
+        if failed is not None:
+            return failed
+        outcome = self._trimmed()
+        left = dict(outcome.residual)
+        rates: dict[str, tuple[int, int]] = {}
+        for group in self._groups:
+            if group.exact_out:
+                rates[group.name] = self._rate_of(group)
+                left[group.buy] = left.get(group.buy, 0) - self._need(group)
+        self._share_rest(left, rates)
+        fills: list[Fill] = []
+        for group in self._groups:
+            for i in (*group.exact_in, *group.exact_out):
+                fill = self._fill(i, rates[group.name])
+                if not self._respects(i, fill):
+                    return Infeasible("limit", self._batch.intents[i].digest)
+                fills.append(fill)
+                if i in group.exact_in and not group.exact_out:
+                    left[group.buy] -= fill.buy + fill.fee
+        for node, amount in left.items():
+            if amount < 0:
+                return Infeasible("short", self._worst(node))
+        for i, amount in enumerate(self._amounts):
+            if amount and self._plan.bought[i] > 0.0 and not self._in_fills(i, fills):
+                return Infeasible("limit", self._batch.intents[i].digest)
+        clearing = {name: rate for name, rate in sorted(rates.items()) if rate[0] > 0}
+        dust = {node: amount for node, amount in sorted(left.items()) if amount}
+        return Priced(tuple(fills), outcome, clearing, dust)
+
+    def _in_fills(self, i: int, fills: list[Fill]) -> bool:
+        return any(fill.digest == self._batch.intents[i].digest for fill in fills)
+
+    def _amount(self, i: int) -> int:
+        """The filled amount of order i in base units: sold, or bought for exact-out."""
+        intent, order = self._batch.intents[i], self._batch.problem.orders[i]
+        value = self._plan.bought[i] if order.exact_out else self._plan.sold[i]
+        share = float(value) / order.size
+        if share > 1.0 - 1e-9 or (share > 1e-9 and not intent.swap.partial_fill):
+            return intent.remaining
+        return int(share * intent.remaining) if share > 1e-9 else 0
+
+    def _group(self) -> list[_Group]:
+        members: dict[tuple[Node, Node], list[int]] = {}
+        for i, intent in enumerate(self._batch.intents):
+            if self._amounts[i]:
+                members.setdefault((sell_node(intent), buy_node(intent)), []).append(i)
+        orders = self._batch.problem.orders
+        return [
+            _Group(
+                sell,
+                buy,
+                tuple(i for i in group if not orders[i].exact_out),
+                tuple(i for i in group if orders[i].exact_out),
+            )
+            for (sell, buy), group in sorted(members.items())
+        ]
+
+    def _out_total(self, group: _Group) -> int:
+        return sum(self._amounts[i] + self._batch.fees[i] for i in group.exact_out)
+
+    def _rate_of(self, group: _Group) -> tuple[int, int]:
+        return self._out_total(group), self._paid_in[group.name]
+
+    def _sell(self, i: int, group: _Group) -> int:
+        if i in group.exact_in:
+            return self._amounts[i]
+        buy, sell = self._rate_of(group)
+        return -(-(self._amounts[i] + self._batch.fees[i]) * sell // buy)
+
+    def _need(self, group: _Group) -> int:
+        """What a group with exact-out orders takes from its buy node."""
+        buy, sell = self._rate_of(group)
+        return self._out_total(group) + sum(self._amounts[i] * buy // sell for i in group.exact_in)
+
+    def _replay(self) -> Outcome:
+        supply: dict[Node, int] = {}
+        for group in self._groups:
+            total = sum(self._sell(i, group) for i in (*group.exact_in, *group.exact_out))
+            supply[group.sell] = supply.get(group.sell, 0) + total
+        return replay(self._route, supply)
+
+    def _trimmed(self) -> Outcome:
+        """Replay; what whole lots or capacities leave of a sold token is not sold at all."""
+        outcome = self._replay()
+        paid = {group.buy for group in self._groups}
+        for group in self._groups:
+            unused = 0 if group.sell in paid else outcome.residual.get(group.sell, 0)
+            for i in sorted(group.exact_in, key=lambda i: -self._amounts[i]):
+                if unused > 0 and self._batch.intents[i].swap.partial_fill:
+                    cut = min(unused, self._amounts[i] - 1)
+                    self._amounts[i] -= cut
+                    unused -= cut
+                    outcome.residual[group.sell] -= cut
+        return self._replay()
+
+    def _covered(self) -> bool:
+        """Whether the exact-out payouts and every exact-in limit at their nodes are covered."""
+        outcome = self._replay()
+        need: dict[Node, int] = {}
+        for group in self._groups:
+            if group.exact_out:
+                wanted = self._need(group)
+            else:
+                wanted = sum(
+                    min_buy(self._batch.intents[i].swap, self._amounts[i]) + self._batch.fees[i]
+                    for i in group.exact_in
+                )
+            need[group.buy] = need.get(group.buy, 0) + wanted
+        return all(outcome.residual.get(node, 0) >= amount for node, amount in need.items())
+
+    def _search_paid_in(self) -> Infeasible | None:
+        """The least input of the exact-out orders that covers them, group by group."""
+        groups = [group for group in self._groups if group.exact_out]
+        if not groups:
+            return None
+        highest = {group.name: self._most(group) for group in groups}
+        planned = {group.name: self._planned(group) for group in groups}
+        for group in groups:
+            if highest[group.name] <= 0:
+                return Infeasible("limit", self._batch.intents[group.exact_out[0]].digest)
+
+        def set_factor(step: int) -> None:
+            for group in groups:
+                scaled = planned[group.name] * (2**40 + step) // 2**40 + 1
+                self._paid_in[group.name] = max(1, min(scaled, highest[group.name]))
+
+        step = _least(0, 2**40, self._with(set_factor))
+        if step is None:
+            return Infeasible("limit", self._batch.intents[groups[0].exact_out[0]].digest)
+        set_factor(step)
+        for group in groups:
+            found = _least(1, self._paid_in[group.name], self._with(self._setter(group)))
+            if found is not None:
+                self._paid_in[group.name] = found
+        return None
+
+    def _with(self, setter: Callable[[int], None]) -> Callable[[int], bool]:
+        def covered(value: int) -> bool:
+            setter(value)
+            return self._covered()
+
+        return covered
+
+    def _setter(self, group: _Group) -> Callable[[int], None]:
+        def set_paid(value: int) -> None:
+            self._paid_in[group.name] = value
+
+        return set_paid
+
+    def _most(self, group: _Group) -> int:
+        """The largest input of the exact-out orders that keeps every one of their limits."""
+        total = self._out_total(group)
+        return min(
+            max_sell(self._batch.intents[i].swap, self._amounts[i])
+            * total
+            // (self._amounts[i] + self._batch.fees[i])
+            for i in group.exact_out
+        )
+
+    def _planned(self, group: _Group) -> int:
+        unit = self._batch.unit[self._batch.graph.index[group.sell]]
+        return max(1, int(sum(float(self._plan.sold[i]) for i in group.exact_out) * unit))
+
+    def _share_rest(self, left: dict[Node, int], rates: dict[str, tuple[int, int]]) -> None:
+        """What is left at a node goes to its exact-in groups, in the plan's proportions."""
+        charge = self._charges()
+        by_node: dict[Node, list[_Group]] = {}
+        for group in self._groups:
+            if not group.exact_out:
+                by_node.setdefault(group.buy, []).append(group)
+        for node, groups in by_node.items():
+            weights = [
+                max(1, int(sum(float(self._plan.bought[i]) for i in group.exact_in) * _WEIGHT))
+                for group in groups
+            ]
+            for group, weight in zip(groups, weights, strict=True):
+                payout = left.get(node, 0) * weight // sum(weights)
+                sold = sum(self._amounts[i] for i in group.exact_in)
+                slack = payout - self._least_payout(group, sold)
+                payout -= max(0, min(slack, charge.get(group.name, 0)))
+                rates[group.name] = (max(payout, 0), sold)
+
+    def _least_payout(self, group: _Group, sold: int) -> int:
+        """The smallest payout at which every exact-in order of the group keeps its limit."""
+        return max(
+            -(
+                -(min_buy(self._batch.intents[i].swap, self._amounts[i]) + self._batch.fees[i])
+                * sold
+                // self._amounts[i]
+            )
+            for i in group.exact_in
+        )
+
+    def _charges(self) -> dict[str, int]:
+        """Venue gas per exact-in group in its buy token, rounded up."""
+        if self._gas_charge <= 0.0:
+            return {}
+        worth = {
+            group.name: sum(float(self._plan.bought[i]) for i in group.exact_in)
+            for group in self._groups
+        }
+        total = sum(worth.values()) or 1.0
+        return {
+            group.name: int(
+                np.ceil(
+                    self._gas_charge
+                    * worth[group.name]
+                    / total
+                    / self._batch.scale
+                    * self._batch.unit[self._batch.graph.index[group.buy]]
+                )
+            )
+            for group in self._groups
+        }
+
+    def _fill(self, i: int, rate: tuple[int, int]) -> Fill:
+        intent, fee = self._batch.intents[i], self._batch.fees[i]
+        buy, sell = rate
+        if intent.swap.kind is Kind.EXACT_IN:
+            gross = self._amounts[i] * buy // sell
+            return Fill(intent.digest, self._amounts[i], gross - fee, fee)
+        paid = -(-(self._amounts[i] + fee) * sell // buy)
+        return Fill(intent.digest, paid, self._amounts[i], fee)
+
+    def _respects(self, i: int, fill: Fill) -> bool:
+        swap = self._batch.intents[i].swap
+        if swap.kind is Kind.EXACT_IN:
+            return fill.buy > 0 and fill.buy >= min_buy(swap, fill.sell)
+        return 0 < fill.sell <= max_sell(swap, fill.buy)
+
+    def _worst(self, node: Node) -> str:
+        """The order at a node with the highest limit: the one to leave out."""
+        candidates = [
+            (self._batch.problem.orders[i].limit, intent.digest)
+            for i, intent in enumerate(self._batch.intents)
+            if self._amounts[i] and buy_node(intent) == node
+        ]
+        return max(candidates, default=(0.0, ""))[1]
+
+
+def _least(low: int, high: int, holds: Callable[[int], bool]) -> int | None:
+    """The least value in [low, high] for which a monotone condition holds."""
+    if not holds(high):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if holds(middle):
+            high = middle
+        else:
+            low = middle + 1
+    return high

@@ -1,0 +1,154 @@
+"""A batch as numbers: what the program solves and the certificate proves.
+
+Normalised units: one unit of any token is worth ``scale`` (the largest order of the batch) at
+reference prices, because base units of 1e6 … 1e18 make an LP solver return nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from msgspec import Struct
+
+from solver.core import curves
+from solver.core.curves import Arcs, Array
+from solver.core.graph import ESCROW, NOW, Graph, Node
+from solver.core.types import BPS, Intent, Kind, TokenId
+
+
+class Order(Struct, frozen=True):
+    """An order in normalised units. ``limit`` is the least buy per sell; ``size`` is Δ or Y."""
+
+    sell: int
+    buy: int
+    size: float
+    limit: float
+    exact_out: bool
+    divisible: bool
+
+
+class ExtraRow(Struct, frozen=True):
+    """A named linear row over fills: Σ coefficient·fill ≤ rhs, fills in [0, 1] of each order."""
+
+    name: str
+    coefficients: dict[int, float]
+    rhs: float
+
+
+class Problem(Struct, frozen=True):
+    """One batch in normalised units. ``prices`` is p per node."""
+
+    arcs: Arcs
+    node_count: int
+    orders: tuple[Order, ...]
+    prices: Array
+    rows: tuple[ExtraRow, ...] = ()
+
+
+class Plan(Struct, frozen=True):
+    """A solved program: flow per arc, sold and bought per order, ν per node, λ per extra row."""
+
+    flow: Array
+    sold: Array
+    bought: Array
+    nu: Array
+    multipliers: Array
+    value: float
+
+
+class Batch(Struct, frozen=True):
+    """A problem and the way back to base units.
+
+    ``unit[n]`` is base units of node n per normalised unit; ``kept`` the arcs of the graph that
+    the problem has; ``fees`` the flat fee per intent in its buy token.
+    """
+
+    graph: Graph
+    intents: tuple[Intent, ...]
+    fees: tuple[int, ...]
+    problem: Problem
+    kept: tuple[int, ...]
+    unit: Array
+    scale: float
+    capped: tuple[int, ...]
+
+
+def sell_node(intent: Intent) -> Node:
+    """Where the sold tokens arrive."""
+    return Node(intent.swap.sell, ESCROW if intent.swap.is_cross_chain else NOW)
+
+
+def buy_node(intent: Intent) -> Node:
+    """Where the bought tokens are paid from."""
+    return Node(intent.swap.buy, NOW)
+
+
+def normalise(
+    graph: Graph,
+    intents: Sequence[Intent],
+    fees: Mapping[str, int],
+    prices: Mapping[TokenId, float],
+    max_impact_bps: int = BPS,
+    rows: Sequence[ExtraRow] = (),
+) -> Batch:
+    """Scale everything. Arcs that touch a token without a price are left out.
+
+    Every token of an intent must have a price. The flat fee tightens an order's limit as if it
+    were filled whole. ``max_impact_bps`` caps how far one fill may move a pool's marginal rate.
+    """
+    price = np.array([prices.get(node.token, 0.0) for node in graph.nodes])
+    scale = max(_worth(intent, prices) for intent in intents)
+    unit = np.where(price > 0.0, scale / np.where(price > 0.0, price, 1.0), 0.0)
+    usable = (unit[graph.arcs.tail] > 0.0) & (unit[graph.arcs.head] > 0.0)
+    kept = np.nonzero(usable)[0]
+    tail, head = graph.arcs.tail[kept], graph.arcs.head[kept]
+    linear = graph.arcs.is_linear[kept]
+    arcs = Arcs(
+        tail,
+        head,
+        np.where(linear, 1.0, graph.arcs.a[kept] / unit[tail]),
+        graph.arcs.b[kept] / unit[head],
+        graph.arcs.gamma[kept],
+        graph.arcs.rate[kept] * unit[tail] / unit[head],
+        graph.arcs.capacity[kept] / unit[tail],
+    )
+    capped: tuple[int, ...] = ()
+    if max_impact_bps < BPS:
+        limited = curves.impact_capacity(arcs, max_impact_bps / BPS)
+        capped = tuple(np.nonzero(limited < arcs.capacity)[0].tolist())
+        arcs = Arcs(tail, head, arcs.a, arcs.b, arcs.gamma, arcs.rate, limited)
+    orders = tuple(_order(graph, intent, fees.get(intent.digest, 0), unit) for intent in intents)
+    problem = Problem(arcs, len(graph.nodes), orders, np.where(price > 0.0, 1.0, 0.0), tuple(rows))
+    return Batch(
+        graph,
+        tuple(intents),
+        tuple(fees.get(intent.digest, 0) for intent in intents),
+        problem,
+        tuple(kept.tolist()),
+        unit,
+        scale,
+        capped,
+    )
+
+
+def _worth(intent: Intent, prices: Mapping[TokenId, float]) -> float:
+    if intent.swap.kind is Kind.EXACT_IN:
+        return intent.remaining * prices[intent.swap.sell]
+    return intent.remaining * prices[intent.swap.buy]
+
+
+def _order(graph: Graph, intent: Intent, fee: int, unit: Array) -> Order:
+    swap = intent.swap
+    sell, buy = graph.index[sell_node(intent)], graph.index[buy_node(intent)]
+    exact_out = swap.kind is Kind.EXACT_OUT
+    share = intent.remaining / swap.total
+    sold, bought = swap.sell_amount * share, swap.buy_amount * share + fee
+    return Order(
+        sell,
+        buy,
+        (bought / unit[buy]) if exact_out else (sold / unit[sell]),
+        (bought / unit[buy]) / (sold / unit[sell]),
+        exact_out,
+        swap.partial_fill,
+    )

@@ -1,0 +1,227 @@
+"""The nouns of the system.
+
+Amounts are unsigned integers in a token's base units. Chains are EIP-155 chain
+ids. Addresses are ``0x`` and 40 lower-case hex digits; digests and hashes are
+``0x`` and 64. Every struct is frozen: a change makes a new value.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import Any
+
+from msgspec import Struct, field
+
+UINT256_MAX = 2**256 - 1
+ZERO_ADDRESS = "0x" + "00" * 20
+ZERO_BYTES32 = "0x" + "00" * 32
+BPS = 10_000
+
+
+class TokenId(Struct, frozen=True, order=True):
+    """A token on a chain; the identity that graph, program and ledger share."""
+
+    chain: int
+    address: str
+
+    def __str__(self) -> str:
+        return f"{self.chain}:{self.address}"
+
+
+class Token(Struct, frozen=True):
+    """What an operator knows about a token."""
+
+    id: TokenId
+    symbol: str
+    decimals: int
+
+
+class Kind(str, Enum):
+    """Which side of an intent is fixed. The value is the word that a wallet shows."""
+
+    EXACT_IN = "exactIn"
+    EXACT_OUT = "exactOut"
+
+
+class Exact(str, Enum):
+    """Which side of a pool swap the given amount is."""
+
+    IN = "in"
+    OUT = "out"
+
+
+class Swap(Struct, frozen=True):
+    """The signed message, field for field the EIP-712 type ``Swap``.
+
+    ``exactIn``: ``sell_amount`` is sold and ``buy_amount`` is the least bought.
+    ``exactOut``: ``buy_amount`` is bought and ``sell_amount`` is the most sold.
+    ``max_fee`` is in the buy token, for the whole order. Times are Unix seconds.
+    """
+
+    owner: str
+    account: str
+    receiver: str
+    sell_chain: int
+    sell_asset: str
+    buy_chain: int
+    buy_asset: str
+    sell_amount: int
+    buy_amount: int
+    kind: Kind
+    partial_fill: bool
+    nonce: int
+    valid_from: int
+    valid_until: int
+    fill_deadline: int
+    refund_after: int
+    max_fee: int
+    min_health: int
+    extension: str
+
+    @property
+    def sell(self) -> TokenId:
+        """The token that is sold."""
+        return TokenId(self.sell_chain, "0x" + self.sell_asset[-40:])
+
+    @property
+    def buy(self) -> TokenId:
+        """The token that is bought."""
+        return TokenId(self.buy_chain, "0x" + self.buy_asset[-40:])
+
+    @property
+    def total(self) -> int:
+        """The amount that fills count against: sold for exactIn, bought for exactOut."""
+        return self.sell_amount if self.kind is Kind.EXACT_IN else self.buy_amount
+
+    @property
+    def is_cross_chain(self) -> bool:
+        """Whether the order sells on one chain and buys on another."""
+        return self.sell_chain != self.buy_chain
+
+
+class Intent(Struct, frozen=True):
+    """An admitted order: a signed swap with its digest and how much of it is filled."""
+
+    digest: str
+    swap: Swap
+    signature: str
+    filled: int = 0
+
+    @property
+    def remaining(self) -> int:
+        """What may still be filled, in the unit of :attr:`Swap.total`."""
+        return self.swap.total - self.filled
+
+
+class Rejection(Struct, frozen=True):
+    """A refusal: a value, never an exception. ``pointer`` is a JSON pointer into the request."""
+
+    code: str
+    detail: str
+    pointer: str = ""
+
+
+class Call(Struct, frozen=True):
+    """One call of a bundle; ``approve`` (token, amount) is given to ``target`` for it only."""
+
+    target: str
+    data: str
+    approve: tuple[str, int] | None = None
+
+
+class Leg(Struct, frozen=True):
+    """One executed use of a pool, in the pool's exact integers.
+
+    The encoded call enforces ``amount_out`` exactly or as the least; ``receiver`` is where the
+    output must arrive.
+    """
+
+    pool: str
+    token_in: TokenId
+    token_out: TokenId
+    amount_in: int
+    amount_out: int
+    gas: int
+    receiver: str = ""
+
+
+class Fill(Struct, frozen=True):
+    """What one intent gets from a solution. ``buy`` is net of ``fee`` (both in the buy token)."""
+
+    digest: str
+    sell: int
+    buy: int
+    fee: int
+
+
+class InventoryUse(Struct, frozen=True):
+    """The solver pays ``amount_out`` on the destination for ``amount_in`` in escrow."""
+
+    token_in: TokenId
+    token_out: TokenId
+    amount_in: int
+    amount_out: int
+
+
+class Certificate(Struct, frozen=True, rename="camel"):
+    """The proof that comes with every answer.
+
+    ``value``, ``bound``, ``arb_floor``, ``gap`` and ``net_gap`` are decimal strings in the
+    numeraire that ``normalisation`` names. ``prices`` holds ν for every token, ``multipliers``
+    λ ≥ 0 of the named rows. Anyone can recompute ``bound`` from the snapshot and these.
+    """
+
+    objective: str
+    normalisation: str
+    value: str
+    bound: str
+    arb_floor: str
+    gap: str
+    net_gap: str
+    net_gap_bps: str
+    prices: dict[str, str]
+    multipliers: dict[str, str]
+    snapshot_hash: str
+    assumptions: list[str] = field(default_factory=list)
+    binding: list[str] = field(default_factory=list)
+
+
+class OpenReason(Struct, frozen=True):
+    """Why an intent of the batch is not (wholly) filled.
+
+    ``best_rate`` and ``limit_rate`` are buy units per sell unit as decimal strings, in base units.
+    """
+
+    digest: str
+    code: str
+    detail: str
+    best_rate: str = ""
+    limit_rate: str = ""
+    binding: str = ""
+
+
+class Solution(Struct, frozen=True):
+    """A checked answer to one problem: integers that the chain will enforce.
+
+    ``clearing`` holds one exact rate (numerator, denominator) per directed token pair;
+    ``dust`` is what remains with the solver per token after every payout.
+    """
+
+    fills: tuple[Fill, ...]
+    legs: tuple[Leg, ...]
+    inventory: tuple[InventoryUse, ...]
+    clearing: dict[str, tuple[int, int]]
+    dust: dict[str, int]
+    open: tuple[OpenReason, ...]
+    certificate: Certificate
+    stage: str = "program"
+
+
+class Infeasible(Struct, frozen=True):
+    """A proposal that did not survive the exact check; a fact about the proposal, not a crash."""
+
+    code: str
+    detail: str
+
+
+JsonObject = dict[str, Any]

@@ -1,0 +1,171 @@
+"""The venue protocol: what an adapter implements and what the core hands to it.
+
+A venue states facts about one block. ``Venue.pools`` reads through a reader that is
+pinned to that block; a ``Pool`` is a pure value and rounds like its contract.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from solver.core.types import Call, Exact, Leg, TokenId
+
+
+class BlockRef(Struct, frozen=True):
+    """The block that a snapshot is pinned to."""
+
+    chain: int
+    number: int
+    hash: str
+    timestamp: int
+
+
+class EventLog(Struct, frozen=True):
+    """One contract event: lower-case hex topics and data."""
+
+    address: str
+    topics: tuple[str, ...]
+    data: str
+    block: int
+
+
+class Reader(Protocol):
+    """Reads of one chain, all pinned to the same block."""
+
+    @property
+    def block(self) -> BlockRef: ...
+
+    async def call(self, calls: Sequence[tuple[str, str]]) -> list[str]:
+        """``eth_call`` for each (target, data), hex in and out; a revert raises ReadError."""
+        ...
+
+    async def logs(self, address: str, topic: str, from_block: int) -> list[EventLog]:
+        """The events of a contract from ``from_block`` to the pinned block, both inclusive."""
+        ...
+
+
+class ReadError(Exception):
+    """A read of the chain failed; the venue is left out of the snapshot with this reason."""
+
+
+class Step(Struct, frozen=True):
+    """One swap: exact amounts, gas and the pool as it is afterwards.
+
+    A swap beyond capacity saturates: ``amount_in`` (exact IN) or ``amount_out`` (exact OUT)
+    is then less than what was asked.
+    """
+
+    amount_in: int
+    amount_out: int
+    gas: int
+    next_pool: Pool
+
+
+class ConstantProductArc(Struct, frozen=True):
+    """Exact arc: out = y·γx'/(x+γx'), γ = 1 − fee. Reserves in base units."""
+
+    token_in: TokenId
+    token_out: TokenId
+    reserve_in: int
+    reserve_out: int
+    fee: float
+    gas: int = 0
+
+
+class LevelsArc(Struct, frozen=True):
+    """Concave piecewise-linear arc: (capacity of input, output per input) per level, best first.
+
+    Where fills come in whole lots, the curve is the outer bound without lots.
+    """
+
+    token_in: TokenId
+    token_out: TokenId
+    levels: tuple[tuple[float, float], ...]
+    gas: int = 0
+
+
+Arc = ConstantProductArc | LevelsArc
+
+
+@runtime_checkable
+class Pool(Protocol):
+    """A pure value: one pool at one block."""
+
+    @property
+    def id(self) -> str:
+        """Unique over all venues, for example ``constant_product:31337:0x…``."""
+        ...
+
+    @property
+    def tokens(self) -> tuple[TokenId, ...]: ...
+
+    def swap(self, token_in: TokenId, token_out: TokenId, amount: int, exact: Exact) -> Step:
+        """Swap in the contract's integers: output rounds down, input rounds up."""
+        ...
+
+    def encode(self, leg: Leg) -> Sequence[Call]:
+        """The calls that execute ``leg`` for the settlement contract, output to ``receiver``."""
+        ...
+
+
+@runtime_checkable
+class DeclaresArcs(Protocol):
+    """Optional: a pool that states its curve exactly instead of being sampled."""
+
+    def arcs(self) -> Sequence[Arc]: ...
+
+
+class Quote(Struct, frozen=True):
+    """The price list of a bridge: what arrives is amount − fixed_fee − ceil(amount·fee_bps/1e4)."""
+
+    token_in: TokenId
+    token_out: TokenId
+    fixed_fee: int
+    fee_bps: int
+    capacity: int
+    delay_seconds: int
+
+
+@runtime_checkable
+class StatesRoutes(Protocol):
+    """Optional: a venue whose output exists only in a later stage (a bridge)."""
+
+    def route(self) -> Quote: ...
+
+
+class Venue(Protocol):
+    """An adapter. Built by the entry point with (name, chain id, options from config)."""
+
+    name: str
+    chain: int
+
+    async def pools(self, reader: Reader) -> Sequence[Pool]: ...
+
+
+class VenueFactory(Protocol):
+    """What an entry point of the group ``thalweg.venues`` names.
+
+    Raises ValueError with a readable message when the options are wrong.
+    """
+
+    def __call__(self, name: str, chain: int, options: Mapping[str, object]) -> Venue: ...
+
+
+class Snapshot(Struct, frozen=True):
+    """All pools of all chains, one block per chain; a value that is replaced whole.
+
+    ``inventory`` is the solver's free balance per token, ``prices`` the reference price of one
+    base unit of each token in the numeraire, ``excluded`` the venues left out with the reason.
+    """
+
+    blocks: dict[int, BlockRef]
+    pools: tuple[Pool, ...]
+    prices: dict[TokenId, float]
+    inventory: dict[TokenId, int]
+    gas_price_wei: dict[int, int]
+    excluded: dict[str, str]
+    prices_source: str = ""
+    hash: str = ""

@@ -1,0 +1,1 @@
+"""Front doors: msgspec structs of each wire format and their way into the core."""
