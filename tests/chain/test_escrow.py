@@ -465,7 +465,7 @@ def test_an_interaction_cannot_spend_what_owners_approved(world: World) -> None:
 def test_funding_comes_from_the_solver_who_settles(world: World) -> None:
     world.chain.send(world.settlement, "setSolver", world.mallory.address, True, sender=world.admin)
     refused = world.refuse(by=world.mallory, funding=[(world.buy, 1)])
-    assert refused == refusal("ERC20InsufficientAllowance", lower(world.settlement), 0, 1)
+    assert refused == refusal("ERC20InsufficientAllowance", lower(world.holder), 0, 1)
 
 
 # --- reentrancy -------------------------------------------------------------------------------
