@@ -172,20 +172,42 @@ def _drop(
 
 
 def _acyclic(batch: Batch, chosen: list[bool]) -> Plan | None:
-    """The plan for the chosen orders without cycles: the weakest link of each is closed."""
-    current, closed = batch, set[tuple[Node, Node]]()
+    """The best plan without cycles for the chosen orders that two heuristics find.
+
+    The first orders the tokens by the joint optimum, cycles peeled off, and closes what runs
+    backwards; the second closes the weakest link of one cycle after another.
+    """
+    joint = _settled(batch, chosen)
+    if joint is None or pricing.find_cycle(batch, joint.flow) is None:
+        return joint
+    closed = pricing.backward_links(batch, joint.flow)
+    candidates = [_settled(_without(batch, closed), chosen), _close_links(batch, chosen, joint)]
+    acyclic = [
+        plan
+        for plan in candidates
+        if plan is not None and pricing.find_cycle(batch, plan.flow) is None
+    ]
+    return max(acyclic, key=lambda plan: plan.value, default=None)
+
+
+def _settled(batch: Batch, chosen: list[bool]) -> Plan | None:
+    try:
+        start = program.solve(batch.problem, chosen)
+        return program.settle(batch.problem, chosen, start)
+    except program.ProgramError:
+        return None
+
+
+def _close_links(batch: Batch, chosen: list[bool], joint: Plan) -> Plan | None:
+    closed: set[tuple[Node, Node]] = set()
+    plan: Plan | None = joint
     for _ in range(_MAX_CYCLES):
-        try:
-            start = program.solve(current.problem, chosen)
-            plan = program.settle(current.problem, chosen, start)
-        except program.ProgramError:
-            return None
-        link = pricing.find_cycle(current, plan.flow)
+        link = None if plan is None else pricing.find_cycle(batch, plan.flow)
         if link is None:
-            return plan
+            break
         closed.add(link)
-        current = _without(batch, closed)
-    return None
+        plan = _settled(_without(batch, closed), chosen)
+    return plan
 
 
 def _without(batch: Batch, closed: set[tuple[Node, Node]]) -> Batch:
@@ -224,8 +246,12 @@ def _certificate(
     prices: Mapping[TokenId, float],
 ) -> Certificate:
     problem = batch.problem
-    nu = certificate.lift(problem, relaxed.nu)
-    upper = certificate.bound(problem, nu, relaxed.multipliers) * batch.scale
+    best = min(
+        (relaxed, program.duals(problem, relaxed)),
+        key=lambda plan: certificate.bound(problem, plan.nu, plan.multipliers),
+    )
+    nu = certificate.lift(problem, best.nu)
+    upper = certificate.bound(problem, nu, best.multipliers) * batch.scale
     fills = answer.priced.fills if answer.priced else ()
     value = surplus(batch, fills) * batch.scale
     floor = arbitrage_floor(snapshot, batch)
@@ -258,7 +284,7 @@ def _certificate(
         },
         multipliers={
             row.name: _decimal(float(weight))
-            for row, weight in zip(problem.rows, relaxed.multipliers, strict=True)
+            for row, weight in zip(problem.rows, best.multipliers, strict=True)
         },
         snapshot_hash=snapshot.hash,
         assumptions=assumptions,

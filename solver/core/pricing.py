@@ -75,14 +75,50 @@ def used_edges(batch: Batch, flow: Array) -> dict[tuple[Node, Node, str], float]
 
 def find_cycle(batch: Batch, flow: Array) -> tuple[Node, Node] | None:
     """The token pair with the least flow on some cycle of the plan, or None if it is acyclic."""
-    drawn = nx.DiGraph()
-    for (tail, head, _), amount in used_edges(batch, flow).items():
-        before = drawn.get_edge_data(tail, head, {"flow": 0.0})["flow"]
-        drawn.add_edge(tail, head, flow=before + amount)
+    drawn = _pair_flows(batch, flow)
     try:
         cycle = nx.find_cycle(drawn)
     except nx.NetworkXNoCycle:
         return None
+    return _weakest(drawn, cycle)
+
+
+def backward_links(batch: Batch, flow: Array) -> set[tuple[Node, Node]]:
+    """The token pairs that run against the plan once its cycles are peeled off.
+
+    Each cycle loses its least flow on every link (all flows are in the same worth); what is left
+    has a topological order, and every pair against that order is returned, used or not.
+    """
+    drawn = _pair_flows(batch, flow)
+    while True:
+        try:
+            cycle = nx.find_cycle(drawn)
+        except nx.NetworkXNoCycle:
+            break
+        weakest = _weakest(drawn, cycle)
+        least = drawn.edges[weakest]["flow"]
+        for tail, head, *_ in cycle:
+            drawn.edges[tail, head]["flow"] -= least
+            if (tail, head) == weakest or drawn.edges[tail, head]["flow"] <= 0.0:
+                drawn.remove_edge(tail, head)
+    rank = {node: k for k, node in enumerate(nx.lexicographical_topological_sort(drawn))}
+    nodes, arcs = batch.graph.nodes, batch.graph.arcs
+    links = {(nodes[arcs.tail[k]], nodes[arcs.head[k]]) for k in batch.kept}
+    last = len(rank)
+    return {
+        (tail, head) for tail, head in links if tail in rank and rank.get(head, last) <= rank[tail]
+    }
+
+
+def _pair_flows(batch: Batch, flow: Array) -> nx.DiGraph:
+    drawn = nx.DiGraph()
+    for (tail, head, _), amount in used_edges(batch, flow).items():
+        before = drawn.get_edge_data(tail, head, {"flow": 0.0})["flow"]
+        drawn.add_edge(tail, head, flow=before + amount)
+    return drawn
+
+
+def _weakest(drawn: nx.DiGraph, cycle: list[tuple[Node, Node]]) -> tuple[Node, Node]:
     tail, head = min(cycle, key=lambda edge: (drawn.edges[edge]["flow"], edge))[:2]
     return tail, head
 

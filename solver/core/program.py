@@ -32,6 +32,8 @@ _ROUNDS = 7
 _SHRINK = 0.15
 _TINY = 1e-12
 _NODE_LIMIT = 2_000
+#: No pair is planned at more than this multiple of its reference rate and its limits.
+_MOST_RATE = 10.0
 
 
 class ProgramError(Exception):
@@ -102,6 +104,17 @@ def solve(
             if gained < 1e-11:
                 break
     assert best is not None
+    return best
+
+
+def duals(problem: Problem, start: Plan) -> Plan:
+    """The relaxation without the plan's own rule on rates: its ν and λ give the least bound."""
+    flow, nu = start.flow, start.nu
+    best = start
+    for round_number in range(4):
+        breaks = _breakpoints(problem.arcs, nu, flow, _SHRINK**round_number)
+        best = _solve_once(problem, _relaxed(problem, breaks, None, rate_rule=False))
+        flow, nu = best.flow, best.nu
     return best
 
 
@@ -236,7 +249,11 @@ def _segments(arcs: Arcs, breaks: Array) -> tuple[Array, Array, Array]:
 
 
 def _relaxed(
-    problem: Problem, breaks: Array, active: Sequence[bool] | None, chosen: bool = False
+    problem: Problem,
+    breaks: Array,
+    active: Sequence[bool] | None,
+    chosen: bool = False,
+    rate_rule: bool = True,
 ) -> _Model:
     columns = _Columns()
     arcs, orders = problem.arcs, problem.orders
@@ -273,6 +290,13 @@ def _relaxed(
         model.bought.append(bought)
     for pair, terms in shortfall.items():
         columns.at_least(0.0, (model.payout[pair], 1.0), *terms)
+        if not rate_rule:
+            continue
+        # A pair that sells nothing is paid nothing; without this, surplus could go to nobody.
+        reference = problem.prices[pair[0]] / max(problem.prices[pair[1]], _TINY)
+        most = _MOST_RATE * max(reference, *(-limit for _, limit in terms))
+        sold_terms = [(column, most) for column, _ in terms]
+        columns.at_least(0.0, (model.payout[pair], -1.0), *sold_terms)
     if chosen and active is not None:
         _level_rows(problem, model, active)
     for extra in problem.rows:

@@ -1,0 +1,216 @@
+"""``thalweg.instance/1``: a recorded batch, enough to solve it again without a chain."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec import Struct
+
+from solver.core.intent import digest_of
+from solver.core.pools import BookPool, ConstantProductPool, Level, LimitOrderPool
+from solver.core.types import Intent as CoreIntent
+from solver.core.types import JsonObject, Kind, Rejection, Swap, TokenId
+from solver.core.venue import BlockRef, Pool, Snapshot
+from solver.wire.jsonio import amount
+
+FORMAT = "thalweg.instance/1"
+
+
+class InstanceChain(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A chain and the block that the pools were read at."""
+
+    chain_id: int
+    settlement: str
+    block_number: int = 0
+    block_hash: str = ""
+    block_time: int = 0
+    gas_price_wei: str = "0"
+
+
+class InstanceAsset(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """``price`` is the numeraire per base unit, as a decimal string."""
+
+    chain_id: int
+    address: str
+    decimals: int
+    symbol: str = ""
+    price: str = ""
+    inventory: str = "0"
+
+
+class InstanceIntent(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A swap in the spelling of the HTTP door; the digest is computed, never read."""
+
+    swap: JsonObject
+    signature: str = "0x"
+    filled: str = "0"
+
+
+class Instance(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The whole file."""
+
+    format: str
+    chains: list[InstanceChain]
+    assets: list[InstanceAsset]
+    intents: list[InstanceIntent]
+    pools: list[JsonObject]
+    price_source: str = ""
+
+
+class SwapDocument(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The signed fields as JSON: amounts are canonical decimal strings, times are integers."""
+
+    owner: str
+    receiver: str
+    sell_chain: int
+    sell_asset: str
+    buy_chain: int
+    buy_asset: str
+    sell_amount: str
+    buy_amount: str
+    kind: Kind
+    partial_fill: bool
+    nonce: str
+    valid_from: int
+    valid_until: int
+    account: str = "0x" + "00" * 32
+    fill_deadline: int = 0
+    refund_after: int = 0
+    max_fee: str = "0"
+    min_health: str = "0"
+    extension: str = "0x" + "00" * 32
+
+
+def swap_to_core(document: SwapDocument, pointer: str = "/swap") -> Swap | Rejection:
+    """A swap with every field in its canonical form, or the first field that is not."""
+    fields: dict[str, object] = {}
+    for name in SwapDocument.__struct_fields__:
+        value = getattr(document, name)
+        place = f"{pointer}/{_camel(name)}"
+        if name in ("sell_amount", "buy_amount", "nonce", "max_fee", "min_health"):
+            value = amount(value)
+            if value is None:
+                return Rejection("bad_amount", "not a canonical decimal below 2^256", place)
+        elif name in ("owner", "receiver", "account", "extension", "sell_asset", "buy_asset"):
+            width = 40 if name in ("owner", "receiver") else 64
+            canonical = _hex(value, width, pad=name.endswith("asset"))
+            if canonical is None:
+                return Rejection("bad_hex", f"not 0x and {width} hex digits", place)
+            value = canonical
+        elif isinstance(value, int) and not isinstance(value, bool) and not 0 <= value < 2**64:
+            return Rejection("bad_integer", "not in [0, 2^64)", place)
+        fields[name] = value
+    return msgspec.convert(fields, Swap)
+
+
+def swap_from_core(swap: Swap) -> JsonObject:
+    """The document of a swap."""
+    document: JsonObject = {}
+    for name in SwapDocument.__struct_fields__:
+        value = getattr(swap, name)
+        text = name in ("sell_amount", "buy_amount", "nonce", "max_fee", "min_health")
+        document[_camel(name)] = str(value) if text else value
+    document["kind"] = swap.kind.value
+    return document
+
+
+def to_core(instance: Instance) -> tuple[Snapshot, tuple[CoreIntent, ...], tuple[str, ...]]:
+    """Snapshot, intents and warnings. Raises ValueError with the place of what is wrong."""
+    if instance.format != FORMAT:
+        raise ValueError(f"format is {instance.format!r}, expected {FORMAT!r}")
+    warnings: list[str] = []
+    pools: list[Pool] = []
+    for number, entry in enumerate(instance.pools):
+        pool = _pool(entry, number)
+        if pool is None:
+            warnings.append(f"pool {number} of kind {entry.get('kind')!r} is not supported")
+        else:
+            pools.append(pool)
+    settlements = {chain.chain_id: chain.settlement.lower() for chain in instance.chains}
+    intents = tuple(
+        _intent(entry, f"/intents/{number}", settlements)
+        for number, entry in enumerate(instance.intents)
+    )
+    tokens = {TokenId(a.chain_id, a.address.lower()): a for a in instance.assets}
+    snapshot = Snapshot(
+        {
+            c.chain_id: BlockRef(c.chain_id, c.block_number, c.block_hash, c.block_time)
+            for c in instance.chains
+        },
+        tuple(pools),
+        {token: float(asset.price) for token, asset in tokens.items() if asset.price},
+        {token: int(asset.inventory) for token, asset in tokens.items() if int(asset.inventory)},
+        {c.chain_id: int(c.gas_price_wei) for c in instance.chains},
+        {},
+        instance.price_source,
+    )
+    return snapshot, intents, tuple(warnings)
+
+
+def _intent(entry: InstanceIntent, pointer: str, settlements: dict[int, str]) -> CoreIntent:
+    document = msgspec.convert(entry.swap, SwapDocument)
+    swap = swap_to_core(document, f"{pointer}/swap")
+    if isinstance(swap, Rejection):
+        raise ValueError(f"{swap.pointer}: {swap.detail}")
+    if swap.sell_chain not in settlements:
+        raise ValueError(f"{pointer}: chain {swap.sell_chain} is not among the chains")
+    digest = digest_of(swap, settlements[swap.sell_chain])
+    return CoreIntent(digest, swap, entry.signature, int(entry.filled))
+
+
+def _token(text: str) -> TokenId:
+    chain, _, address = text.partition(":")
+    return TokenId(int(chain), address.lower())
+
+
+def _pool(entry: JsonObject, number: int) -> Pool | None:
+    name, gas = str(entry.get("id", number)), int(entry.get("gas", 0))
+    kind = entry.get("kind")
+    if kind == "constantProduct":
+        (token0, token1), (reserve0, reserve1) = entry["tokens"], entry["reserves"]
+        return ConstantProductPool(
+            id=name,
+            token0=_token(token0),
+            token1=_token(token1),
+            reserve0=int(reserve0),
+            reserve1=int(reserve1),
+            fee_num=int(entry["feeNum"]),
+            fee_den=int(entry["feeDen"]),
+            gas=gas,
+        )
+    if kind == "orderBook":
+        return BookPool(
+            id=name,
+            base=_token(entry["base"]),
+            quote=_token(entry["quote"]),
+            lot_size=int(entry["lotSize"]),
+            taker_fee_bps=int(entry["takerFeeBps"]),
+            bids=tuple(Level(int(price), int(lots)) for price, lots in entry["bids"]),
+            asks=tuple(Level(int(price), int(lots)) for price, lots in entry["asks"]),
+            gas=gas,
+            gas_per_level=int(entry.get("gasPerLevel", 0)),
+        )
+    if kind == "limitOrder":
+        return LimitOrderPool(
+            id=name,
+            maker_token=_token(entry["makerToken"]),
+            taker_token=_token(entry["takerToken"]),
+            maker_amount=int(entry["makerAmount"]),
+            taker_amount=int(entry["takerAmount"]),
+            gas=gas,
+        )
+    return None
+
+
+def _camel(name: str) -> str:
+    head, *rest = name.split("_")
+    return head + "".join(part.title() for part in rest)
+
+
+def _hex(value: str, width: int, pad: bool) -> str | None:
+    """Lower-case canonical hex; a 20-byte asset is padded to 32 bytes."""
+    digits = value[2:]
+    if not value.startswith("0x") or any(c not in "0123456789abcdefABCDEF" for c in digits):
+        return None
+    if pad and len(digits) == 40:
+        digits = digits.rjust(64, "0")
+    return "0x" + digits.lower() if len(digits) == width else None

@@ -1,0 +1,26 @@
+"""Where the reference data is, and its cases as parameters."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DATA = Path(os.environ.get("THALWEG_PARITY_DATA", ROOT.parent / "shared" / "data"))
+
+
+def files(family: str, pattern: str = "*.json") -> list[Any]:
+    """One parameter per file of a family; a single visible skip where the family is absent."""
+    found = sorted((DATA / family).glob(pattern))
+    if not found:
+        absent = pytest.mark.skip(reason=f"{family} is not in {DATA.name}")
+        return [pytest.param(None, id=f"{family}/absent", marks=absent)]
+    return [pytest.param(path, id=f"{family}/{path.stem}") for path in found]
+
+
+def load(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))

@@ -1,0 +1,110 @@
+"""Numbers from public systems, one test per case; unsupported kinds are skipped with the reason."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from solver.cli import EXIT_DONE, app
+from solver.core import crypto
+from solver.core.pools import constant_product_in, constant_product_out
+from tests.parity.cases import files, load
+
+SUPPORTED = {"constantProduct", "limitOrder"}
+
+
+def solve(tmp_path: Path, request: Any) -> Any:
+    """The auction through the command, as a user gives it."""
+    file = tmp_path / "auction.json"
+    file.write_text(json.dumps(request), encoding="utf-8")
+    result = CliRunner().invoke(app, ["solve", str(file)])
+    assert result.exit_code == EXIT_DONE, result.output
+    return json.loads(result.stdout)
+
+
+@pytest.mark.parametrize("path", files("cow-baseline"))
+def test_cow_baseline(path: Path, tmp_path: Path) -> None:
+    case = load(path)
+    request = case["request"]
+    kinds = {entry["kind"] for entry in request["liquidity"]}
+    if not kinds <= SUPPORTED:
+        pytest.skip(f"liquidity of kind {', '.join(sorted(kinds - SUPPORTED))}")
+    if any(order["class"] != "market" for order in request["orders"]):
+        pytest.skip("fees of the class limit")
+    answer = solve(tmp_path, request)
+    (expected,) = case["expected"]["solutions"]
+    (solution,) = answer["solutions"]
+    assert solution == expected
+    certificate = answer["certificate"]
+    assert float(certificate["value"]) <= float(certificate["bound"])
+    assert float(certificate["netGapBps"]) < 0.001
+
+
+@pytest.mark.parametrize("path", files("solver-template-py", "*.modern.json"))
+def test_solver_template(path: Path, tmp_path: Path) -> None:
+    """The fill gives at least what a reference run of the same auction got from the pools alone."""
+    request = load(path)
+    answer = solve(tmp_path, request)
+    orders = {order["uid"]: order for order in request["orders"]}
+    (solution,) = answer["solutions"]
+    for trade in solution["trades"]:
+        order = orders[trade["order"]]
+        prices = solution["prices"]
+        bought = (int(trade["executedAmount"]) * int(prices[order["sellToken"].lower()])) // int(
+            prices[order["buyToken"].lower()]
+        )
+        assert bought >= int(order["buyAmount"])
+        if order["sellAmount"] == str(12 * 10**18):
+            assert bought >= 75_206 * 10**18
+    named = {reason["order"] for reason in answer["open"]}
+    filled = {trade["order"] for trade in solution["trades"]}
+    assert named | filled == set(orders)
+    assert all(reason["reason"] for reason in answer["open"])
+
+
+@pytest.mark.parametrize("path", files("routing", "uniswap_v2.json"))
+def test_uniswap_v2(path: Path) -> None:
+    checked = 0
+    for row in load(path)["rows"]:
+        if int(row.get("buy_fee_bps", 0)) or int(row.get("sell_fee_bps", 0)):
+            continue  # fee-on-transfer tokens are refused at settlement
+        reserves = int(row["rin"]), int(row["rout"])
+        if row["fn"] == "out":
+            assert constant_product_out(int(row["x"]), *reserves, 3, 1000) == int(row["y"])
+        else:
+            assert constant_product_in(int(row["y"]), *reserves, 3, 1000) == int(row["x"])
+        checked += 1
+    assert checked > 100
+
+
+def _cow_word(kind: str, value: Any) -> bytes:
+    if kind == "string":
+        return crypto.keccak(value.encode())
+    if kind in ("address", "bytes32"):
+        return crypto.word(value)
+    return crypto.word(int(value))
+
+
+def _cow_digest(order_type: str, separator: str, order: dict[str, Any]) -> bytes:
+    fields = [part.split(" ") for part in order_type[len("Order(") : -1].split(",")]
+    words = [crypto.keccak(order_type.encode())]
+    words += [_cow_word(kind, order[name]) for kind, name in fields]
+    return crypto.typed_digest(bytes.fromhex(separator[2:]), crypto.keccak(b"".join(words)))
+
+
+@pytest.mark.parametrize("path", files("signing-vectors", "cow.json"))
+def test_signing_vectors(path: Path) -> None:
+    data = load(path)
+    uid = data["order_uid"]
+    digest = _cow_digest(data["order_type"], uid["domain_separator"], uid["order"])
+    assert uid["expected_uid"].startswith("0x" + digest.hex())
+    for case in data["order_signatures"]:
+        digest = _cow_digest(data["order_type"], case["domain_separator"], case["order"])
+        if case["scheme"] == "ethsign":
+            digest = crypto.keccak(b"\x19Ethereum Signed Message:\n32" + digest)
+        signer = crypto.recover(digest, bytes.fromhex(case["signature"][2:]))
+        assert signer == case["expected_signer"].lower()
