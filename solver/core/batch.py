@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from solver.core import certificate, graph, pricing, program
+from solver.core import graph, pricing, program, proof
 from solver.core.curves import Array
 from solver.core.graph import Node
 from solver.core.intent import max_fee
@@ -30,19 +30,16 @@ from solver.core.problem import (
 from solver.core.types import (
     BPS,
     Certificate,
-    Exact,
     Fill,
     Infeasible,
     Intent,
     Kind,
     OpenReason,
     Solution,
-    TokenId,
 )
-from solver.core.venue import Pool, Snapshot
+from solver.core.venue import Snapshot
 from solver.core.verify import verify
 
-OBJECTIVE = "sum of surplus over the limits, exact-in in the buy token, exact-out in the sell token"
 _MAX_CYCLES = 12
 
 
@@ -98,10 +95,10 @@ def solve_batch(
     progress("integers")
     answer = _to_integers(snapshot, batch, relaxed, terms)
     fills = answer.priced.fills if answer.priced else ()
-    proof = _certificate(snapshot, batch, relaxed, answer, prices)
+    certificate = proof.prove(snapshot, batch, relaxed, answer.plan, fills, prices)
     reasons = [OpenReason(digest, *reason) for digest, reason in sorted(refused.items())]
     reasons += _reasons(batch, relaxed, fills, answer.dropped)
-    return _solution(answer, fills, tuple(reasons), proof)
+    return _solution(answer, fills, tuple(reasons), certificate)
 
 
 def _refused(
@@ -220,163 +217,12 @@ def _without(batch: Batch, closed: set[tuple[Node, Node]]) -> Batch:
     return replace(batch, problem=problem)
 
 
-def surplus(batch: Batch, fills: Sequence[Fill]) -> float:
-    """The objective of exact fills in normalised units; the fee counts as cost."""
-    by_digest = {fill.digest: fill for fill in fills}
-    total = 0.0
-    for intent, order in zip(batch.intents, batch.problem.orders, strict=True):
-        fill = by_digest.get(intent.digest)
-        if fill is None:
-            continue
-        swap = intent.swap
-        if swap.kind is Kind.EXACT_IN:
-            over = fill.buy * swap.sell_amount - fill.sell * swap.buy_amount
-            total += over / swap.sell_amount / batch.unit[order.buy]
-        else:
-            over = fill.buy * swap.sell_amount - fill.sell * swap.buy_amount
-            total += over / swap.buy_amount / batch.unit[order.sell]
-    return float(total)
-
-
-def _certificate(
-    snapshot: Snapshot,
-    batch: Batch,
-    relaxed: Plan,
-    answer: _Answer,
-    prices: Mapping[TokenId, float],
-) -> Certificate:
-    problem = batch.problem
-    best = min(
-        (relaxed, program.duals(problem, relaxed)),
-        key=lambda plan: certificate.bound(problem, plan.nu, plan.multipliers),
-    )
-    nu = certificate.lift(problem, best.nu)
-    upper = certificate.bound(problem, nu, best.multipliers) * batch.scale
-    fills = answer.priced.fills if answer.priced else ()
-    value = surplus(batch, fills) * batch.scale
-    floor = arbitrage_floor(snapshot, batch)
-    gap = max(0.0, upper - value)
-    net_gap = max(0.0, gap - floor)
-    volume = sum(
-        prices[intent.swap.buy] * (fill.buy + fill.fee)
-        for intent in batch.intents
-        for fill in fills
-        if fill.digest == intent.digest
-    )
-    assumptions = ["continuous relaxation: whole fills, lots, gas and uniform rates only lower"]
-    if batch.graph.sampled:
-        assumptions.append("curves sampled, not declared: " + ", ".join(batch.graph.sampled))
-    if len(prices) > len(snapshot.prices):
-        assumptions.append("missing reference prices follow from pool rates")
-    return Certificate(
-        objective=OBJECTIVE,
-        normalisation="numeraire units at the snapshot's reference prices",
-        value=_decimal(value),
-        bound=_decimal(upper),
-        arb_floor=_decimal(floor),
-        gap=_decimal(gap),
-        net_gap=_decimal(net_gap),
-        net_gap_bps=f"{net_gap / volume * BPS:.6f}" if volume > 0 else "0",
-        prices={
-            _node_name(node): _decimal(float(nu[n]) * prices[node.token])
-            for n, node in enumerate(batch.graph.nodes)
-            if node.token in prices
-        },
-        multipliers={
-            row.name: _decimal(float(weight))
-            for row, weight in zip(problem.rows, best.multipliers, strict=True)
-        },
-        snapshot_hash=snapshot.hash,
-        assumptions=assumptions,
-        binding=_binding(batch, answer.plan, relaxed),
-    )
-
-
-def arbitrage_floor(snapshot: Snapshot, batch: Batch) -> float:
-    """What an exhibited plan without any input yields, in exact integers, in the numeraire.
-
-    Cycles through the bought tokens are taken from the program without orders and replayed one
-    after another with the pools' integers; 0 when none gains.
-    """
-    targets = sorted({order.buy for order in batch.problem.orders})
-    flow = program.idle(batch.problem, targets)
-    pools: dict[str, Pool] = {pool.id: pool for pool in snapshot.pools}
-    used = pricing.used_edges(batch, flow)
-    total = 0.0
-    for target in targets:
-        node = batch.graph.nodes[target]
-        for _ in range(8):
-            cycle = _cycle_through(node, used)
-            if cycle is None:
-                break
-            amount = min(used[edge] for edge in cycle)
-            start = int(used[cycle[0]] * batch.unit[target])
-            gained = _replay_cycle(cycle, start, pools)
-            total += max(0, gained) / float(batch.unit[target]) * batch.scale
-            for edge in cycle:
-                used[edge] -= amount
-            used = {edge: left for edge, left in used.items() if left > 1e-9}
-    return total
-
-
-_EdgeKey = tuple[Node, Node, str]
-
-
-def _cycle_through(node: Node, used: Mapping[_EdgeKey, float]) -> list[_EdgeKey] | None:
-    """The shortest cycle from ``node`` back to it along used edges."""
-    frontier: list[list[_EdgeKey]] = [[edge] for edge in sorted(used) if edge[0] == node]
-    seen = {node}
-    while frontier:
-        following = []
-        for path in frontier:
-            if path[-1][1] == node:
-                return path
-            if path[-1][1] not in seen:
-                seen.add(path[-1][1])
-                following += [[*path, edge] for edge in sorted(used) if edge[0] == path[-1][1]]
-        frontier = following
-    return None
-
-
-def _replay_cycle(cycle: list[_EdgeKey], start: int, pools: dict[str, Pool]) -> int:
-    """End minus start of a cycle in integers; the pools move only when it gains."""
-    after = dict(pools)
-    amount, spent = start, start
-    for position, (tail, head, name) in enumerate(cycle):
-        if name not in after:
-            return 0
-        step = after[name].swap(tail.token, head.token, amount, Exact.IN)
-        if position == 0:
-            spent = step.amount_in
-        after[name] = step.next_pool
-        amount = step.amount_out
-    if amount > spent:
-        pools.update(after)
-    return amount - spent
-
-
-def _binding(batch: Batch, plan: Plan, relaxed: Plan) -> list[str]:
-    """Names of the rows and capacities that hold the plan back."""
-    names = {
-        f"row:{row.name}"
-        for row, weight in zip(batch.problem.rows, relaxed.multipliers, strict=True)
-        if weight > 1e-9
-    }
-    capacity = batch.problem.arcs.capacity
-    full = np.isfinite(capacity) & (capacity > 0.0) & (plan.flow >= capacity * (1.0 - 1e-9))
-    for position in np.nonzero(full)[0]:
-        source = batch.graph.source[batch.kept[position]].id
-        kind = "impact" if position in batch.capped else "capacity"
-        names.add(f"{kind}:{source}")
-    return sorted(names)
-
-
 def _reasons(
     batch: Batch, relaxed: Plan, fills: Sequence[Fill], dropped: Mapping[str, str]
 ) -> list[OpenReason]:
     filled = {fill.digest: fill for fill in fills}
     reasons = []
-    binding = ", ".join(_binding(batch, relaxed, relaxed))
+    binding = ", ".join(proof.binding(batch, relaxed, relaxed))
     for intent, order in zip(batch.intents, batch.problem.orders, strict=True):
         fill = filled.get(intent.digest)
         amount = 0
@@ -416,22 +262,16 @@ def _marginal_rate(problem: Problem, nu: Array, sell: int, buy: int) -> float:
     return float(nu[sell] / nu[buy])
 
 
-def _node_name(node: Node) -> str:
-    return str(node.token) if node.stage == graph.NOW else f"{node.token}@escrow"
-
-
-def _decimal(value: float) -> str:
-    """A decimal string that round-trips the float."""
-    return format(value, ".17g")
-
-
 def _solution(
-    answer: _Answer, fills: Sequence[Fill], reasons: tuple[OpenReason, ...], proof: Certificate
+    answer: _Answer,
+    fills: Sequence[Fill],
+    reasons: tuple[OpenReason, ...],
+    proven: Certificate,
 ) -> Solution:
     priced = answer.priced
     if priced is None:
-        return Solution((), (), (), {}, {}, reasons, proof, answer.stage)
-    dust = {_node_name(node): amount for node, amount in priced.dust.items()}
+        return Solution((), (), (), {}, {}, reasons, proven, answer.stage)
+    dust = {proof.node_name(node): amount for node, amount in priced.dust.items()}
     return Solution(
         tuple(fills),
         priced.outcome.legs,
@@ -439,24 +279,11 @@ def _solution(
         priced.clearing,
         dust,
         reasons,
-        proof,
+        proven,
         answer.stage,
     )
 
 
 def _empty(snapshot: Snapshot, refused: Mapping[str, tuple[str, str]]) -> Solution:
-    proof = Certificate(
-        objective=OBJECTIVE,
-        normalisation="numeraire units at the snapshot's reference prices",
-        value="0",
-        bound="0",
-        arb_floor="0",
-        gap="0",
-        net_gap="0",
-        net_gap_bps="0",
-        prices={},
-        multipliers={},
-        snapshot_hash=snapshot.hash,
-    )
     reasons = tuple(OpenReason(digest, *reason) for digest, reason in sorted(refused.items()))
-    return Solution((), (), (), {}, {}, reasons, proof, "empty")
+    return Solution((), (), (), {}, {}, reasons, proof.nothing(snapshot.hash), "empty")

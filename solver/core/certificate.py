@@ -8,10 +8,14 @@ batch has more surplus than
             + Σ_exact-out Y_i · max(0, max(ν_s, p_s)/ℓ_i − ν_t − λ·c_i/Y_i)
             + Σ_rows λ·rhs,
 
-by weak duality; whole fills, lots, gas and uniform rates only lower what can be had.
+by weak duality; lots, gas and uniform rates only lower what can be had. In the case that an order
+is filled whole, its term counts as it is, below zero too; in the case that it is out, not at all.
+A list of cases that leaves none out proves the largest of their bounds.
 """
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 import numpy as np
 
@@ -23,9 +27,15 @@ from solver.core.problem import Problem
 _OUTWARD = 1e-12
 
 
-def bound(problem: Problem, nu: Array, multipliers: Array) -> float:
+def bound(
+    problem: Problem,
+    nu: Array,
+    multipliers: Array,
+    whole: Collection[int] = (),
+    out: Collection[int] = (),
+) -> float:
     """g(ν, λ) rounded outward, in normalised units. ν is lifted to p where the proof needs it."""
-    lifted = lift(problem, nu)
+    lifted = lift(problem, nu, out)
     penalty = np.zeros(len(problem.orders))
     total = 0.0
     for row, weight in zip(problem.rows, multipliers, strict=True):
@@ -33,21 +43,23 @@ def bound(problem: Problem, nu: Array, multipliers: Array) -> float:
         for position, coefficient in row.coefficients.items():
             penalty[position] += weight * coefficient
     total += float(np.sum(curves.arbitrage(problem.arcs, lifted)))
-    for order, charge in zip(problem.orders, penalty, strict=True):
+    for i, (order, charge) in enumerate(zip(problem.orders, penalty, strict=True)):
+        if i in out:
+            continue
         price_in, price_out = lifted[order.sell], lifted[order.buy]
         if order.exact_out:
             own = problem.prices[order.sell]
             gain = order.size * (max(price_in, own) / order.limit - price_out)
         else:
             gain = order.size * (price_in - order.limit * price_out)
-        total += max(0.0, gain - charge)
-    return total * (1.0 + _OUTWARD) + _OUTWARD
+        total += gain - charge if i in whole else max(0.0, gain - charge)
+    return total + (abs(total) + 1.0) * _OUTWARD
 
 
-def lift(problem: Problem, nu: Array) -> Array:
-    """ν with ν_t ≥ p_t on every token that an exact-in order buys."""
+def lift(problem: Problem, nu: Array, out: Collection[int] = ()) -> Array:
+    """ν with ν_t ≥ p_t on every token that an exact-in order buys, those left out aside."""
     lifted = np.array(nu, dtype=float)
-    for order in problem.orders:
-        if not order.exact_out:
+    for i, order in enumerate(problem.orders):
+        if not order.exact_out and i not in out:
             lifted[order.buy] = max(lifted[order.buy], problem.prices[order.buy])
     return lifted

@@ -34,6 +34,7 @@ _TINY = 1e-12
 _NODE_LIMIT = 2_000
 #: No pair is planned at more than this multiple of its reference rate and its limits.
 _MOST_RATE = 10.0
+_REWARD = 100.0
 
 
 class ProgramError(Exception):
@@ -107,13 +108,27 @@ def solve(
     return best
 
 
-def duals(problem: Problem, start: Plan) -> Plan:
-    """The relaxation without the plan's own rule on rates: its ν and λ give the least bound."""
+def duals(
+    problem: Problem,
+    start: Plan,
+    whole: frozenset[int] = frozenset(),
+    out: frozenset[int] = frozenset(),
+) -> Plan:
+    """The relaxation without the plan's own rule on rates: its ν and λ give the least bound.
+
+    ``whole`` orders are pulled in by a reward, not forced, so that ν exists even where they
+    cannot be filled; ``out`` orders are fixed at zero.
+    """
+    active = [i not in out for i in range(len(problem.orders))]
     flow, nu = start.flow, start.nu
     best = start
     for round_number in range(4):
         breaks = _breakpoints(problem.arcs, nu, flow, _SHRINK**round_number)
-        best = _solve_once(problem, _relaxed(problem, breaks, None, rate_rule=False))
+        model = _relaxed(problem, breaks, active, rate_rule=False)
+        for i in whole:
+            fixed = model.bought[i] if problem.orders[i].exact_out else model.sold[i]
+            model.columns.cost[fixed] += _REWARD
+        best = _solve_once(problem, model)
         flow, nu = best.flow, best.nu
     return best
 

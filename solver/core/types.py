@@ -163,12 +163,23 @@ class InventoryUse(Struct, frozen=True):
     amount_out: int
 
 
+class Leaf(Struct, frozen=True):
+    """One case of a proof: which all-or-nothing orders are whole or out, and its own ν and λ."""
+
+    whole: list[str]
+    out: list[str]
+    bound: str
+    prices: dict[str, str]
+    multipliers: dict[str, str]
+
+
 class Certificate(Struct, frozen=True, rename="camel"):
     """The proof that comes with every answer.
 
     ``value``, ``bound``, ``arb_floor``, ``gap`` and ``net_gap`` are decimal strings in the
     numeraire that ``normalisation`` names. ``prices`` holds ν for every token, ``multipliers``
-    λ ≥ 0 of the named rows. Anyone can recompute ``bound`` from the snapshot and these.
+    λ ≥ 0 of the named rows; anyone can recompute ``bound`` from the snapshot and these.
+    ``leaves`` are cases that leave none out; the loosest one is repeated in the fields above.
     """
 
     objective: str
@@ -184,6 +195,7 @@ class Certificate(Struct, frozen=True, rename="camel"):
     snapshot_hash: str
     assumptions: list[str] = field(default_factory=list)
     binding: list[str] = field(default_factory=list)
+    leaves: list[Leaf] = field(default_factory=list)
 
 
 class OpenReason(Struct, frozen=True):

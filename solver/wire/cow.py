@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from math import lcm
 
+import msgspec
 from msgspec import Struct, field
 
 from solver.core.pools import ConstantProductPool, LimitOrderPool
@@ -181,6 +182,7 @@ def from_core(problem: Problem, solution: Solution) -> JsonObject:
             "netGapBps": certificate.net_gap_bps,
             "prices": certificate.prices,
             "unit": "native wei at the auction's reference prices",
+            "leaves": msgspec.to_builtins(certificate.leaves),
             "assumptions": certificate.assumptions,
         },
         "open": [

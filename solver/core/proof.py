@@ -1,0 +1,268 @@
+"""The certificate of a solved batch.
+
+All-or-nothing orders make the relaxation's bound loose: half of an order may look better than all
+of it. The proof therefore covers the cases "this order whole" and "this order out" by leaves, each
+with prices of its own; the bound of the batch is the largest of its leaves.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+import numpy as np
+from msgspec import Struct
+
+from solver.core import certificate, graph, pricing, program
+from solver.core.graph import Node
+from solver.core.problem import Batch, Plan, Problem
+from solver.core.types import BPS, Certificate, Exact, Fill, Kind, Leaf, TokenId
+from solver.core.venue import Pool, Snapshot
+
+OBJECTIVE = "sum of surplus over the limits, exact-in in the buy token, exact-out in the sell token"
+_MAX_LEAVES = 32
+_CLOSED = 1e-9
+
+
+class Case(Struct, frozen=True):
+    """One leaf: orders that are whole, orders that are out, prices, and the bound they prove."""
+
+    whole: frozenset[int]
+    out: frozenset[int]
+    plan: Plan
+    bound: float
+
+
+def prove(
+    snapshot: Snapshot,
+    batch: Batch,
+    relaxed: Plan,
+    chosen: Plan,
+    fills: Sequence[Fill],
+    prices: Mapping[TokenId, float],
+) -> Certificate:
+    """Bound, arbitrage floor and gap of exact ``fills``, in numeraire units."""
+    problem = batch.problem
+    value = surplus(batch, fills)
+    leaves = cover(problem, relaxed, value)
+    worst = max(leaves, key=lambda leaf: leaf.bound)
+    upper = worst.bound * batch.scale
+    value *= batch.scale
+    floor = arbitrage_floor(snapshot, batch)
+    gap = max(0.0, upper - value)
+    net_gap = max(0.0, gap - floor)
+    by_digest = {intent.digest: intent for intent in batch.intents}
+    volume = sum(prices[by_digest[fill.digest].swap.buy] * (fill.buy + fill.fee) for fill in fills)
+    assumptions = ["lots, gas and uniform rates only lower what can be had"]
+    if batch.graph.sampled:
+        assumptions.append("curves sampled, not declared: " + ", ".join(batch.graph.sampled))
+    if len(prices) > len(snapshot.prices):
+        assumptions.append("missing reference prices follow from pool rates")
+    proven = [_leaf(batch, leaf, prices) for leaf in leaves]
+    return Certificate(
+        objective=OBJECTIVE,
+        normalisation="numeraire units at the snapshot's reference prices",
+        value=_decimal(value),
+        bound=_decimal(upper),
+        arb_floor=_decimal(floor),
+        gap=_decimal(gap),
+        net_gap=_decimal(net_gap),
+        net_gap_bps=f"{net_gap / volume * BPS:.6f}" if volume > 0 else "0",
+        prices=proven[leaves.index(worst)].prices,
+        multipliers=proven[leaves.index(worst)].multipliers,
+        snapshot_hash=snapshot.hash,
+        assumptions=assumptions,
+        binding=binding(batch, chosen, relaxed),
+        leaves=proven,
+    )
+
+
+def cover(problem: Problem, relaxed: Plan, value: float) -> list[Case]:
+    """Cases that together contain every batch; the loosest is split until the gap closes.
+
+    Orders are split on where the relaxation fills them in part although they are all-or-nothing.
+    """
+    ticket = count()
+    first = _case(problem, relaxed, frozenset(), frozenset())
+    heap = [(-first.bound, next(ticket), first)]
+    done: list[Case] = []
+    while heap and len(heap) + len(done) < _MAX_LEAVES:
+        _, _, case = heapq.heappop(heap)
+        split = _to_split(problem, case)
+        if case.bound <= value + _CLOSED * max(1.0, abs(value)) or split is None:
+            done.append(case)
+            continue
+        for whole, out in (
+            (case.whole | {split}, case.out),
+            (case.whole, case.out | {split}),
+        ):
+            leaf = _case(problem, case.plan, whole, out)
+            heapq.heappush(heap, (-leaf.bound, next(ticket), leaf))
+    return done + [case for _, _, case in sorted(heap, key=lambda entry: entry[:2])]
+
+
+def _case(problem: Problem, start: Plan, whole: frozenset[int], out: frozenset[int]) -> Case:
+    candidates = [program.duals(problem, start, whole, out)]
+    if not (whole or out):
+        candidates.append(start)
+    bounded = [
+        (certificate.bound(problem, plan.nu, plan.multipliers, whole, out), k)
+        for k, plan in enumerate(candidates)
+    ]
+    bound, best = min(bounded)
+    return Case(whole, out, candidates[best], bound)
+
+
+def _to_split(problem: Problem, case: Case) -> int | None:
+    """The all-or-nothing order that the case's plan fills most nearly by half, if any."""
+    amounts = case.plan.sold, case.plan.bought
+    fractions = {
+        i: float(amounts[order.exact_out][i]) / order.size
+        for i, order in enumerate(problem.orders)
+        if not order.divisible and i not in case.whole | case.out
+    }
+    fractional = {i: x for i, x in fractions.items() if 1e-7 < x < 1.0 - 1e-7}
+    return min(fractional, key=lambda i: (abs(fractional[i] - 0.5), i), default=None)
+
+
+def _leaf(batch: Batch, case: Case, prices: Mapping[TokenId, float]) -> Leaf:
+    nu = certificate.lift(batch.problem, case.plan.nu, case.out)
+    return Leaf(
+        whole=[batch.intents[i].digest for i in sorted(case.whole)],
+        out=[batch.intents[i].digest for i in sorted(case.out)],
+        bound=_decimal(case.bound * batch.scale),
+        prices={
+            node_name(node): _decimal(float(nu[n]) * prices[node.token])
+            for n, node in enumerate(batch.graph.nodes)
+            if node.token in prices
+        },
+        multipliers={
+            row.name: _decimal(float(weight))
+            for row, weight in zip(batch.problem.rows, case.plan.multipliers, strict=True)
+        },
+    )
+
+
+def surplus(batch: Batch, fills: Sequence[Fill]) -> float:
+    """The objective of exact fills in normalised units; the fee counts as cost."""
+    by_digest = {fill.digest: fill for fill in fills}
+    total = 0.0
+    for intent, order in zip(batch.intents, batch.problem.orders, strict=True):
+        fill = by_digest.get(intent.digest)
+        if fill is None:
+            continue
+        swap = intent.swap
+        if swap.kind is Kind.EXACT_IN:
+            over = fill.buy * swap.sell_amount - fill.sell * swap.buy_amount
+            total += over / swap.sell_amount / batch.unit[order.buy]
+        else:
+            over = fill.buy * swap.sell_amount - fill.sell * swap.buy_amount
+            total += over / swap.buy_amount / batch.unit[order.sell]
+    return float(total)
+
+
+def arbitrage_floor(snapshot: Snapshot, batch: Batch) -> float:
+    """What an exhibited plan without any input yields, in exact integers, in the numeraire.
+
+    Cycles through the bought tokens are taken from the program without orders and replayed one
+    after another with the pools' integers; 0 when none gains.
+    """
+    targets = sorted({order.buy for order in batch.problem.orders})
+    flow = program.idle(batch.problem, targets)
+    pools: dict[str, Pool] = {pool.id: pool for pool in snapshot.pools}
+    used = pricing.used_edges(batch, flow)
+    total = 0.0
+    for target in targets:
+        node = batch.graph.nodes[target]
+        for _ in range(8):
+            cycle = _cycle_through(node, used)
+            if cycle is None:
+                break
+            amount = min(used[edge] for edge in cycle)
+            start = int(used[cycle[0]] * batch.unit[target])
+            gained = _replay_cycle(cycle, start, pools)
+            total += max(0, gained) / float(batch.unit[target]) * batch.scale
+            for edge in cycle:
+                used[edge] -= amount
+            used = {edge: left for edge, left in used.items() if left > 1e-9}
+    return total
+
+
+_EdgeKey = tuple[Node, Node, str]
+
+
+def _cycle_through(node: Node, used: Mapping[_EdgeKey, float]) -> list[_EdgeKey] | None:
+    """The shortest cycle from ``node`` back to it along used edges."""
+    frontier: list[list[_EdgeKey]] = [[edge] for edge in sorted(used) if edge[0] == node]
+    seen = {node}
+    while frontier:
+        following = []
+        for path in frontier:
+            if path[-1][1] == node:
+                return path
+            if path[-1][1] not in seen:
+                seen.add(path[-1][1])
+                following += [[*path, edge] for edge in sorted(used) if edge[0] == path[-1][1]]
+        frontier = following
+    return None
+
+
+def _replay_cycle(cycle: list[_EdgeKey], start: int, pools: dict[str, Pool]) -> int:
+    """End minus start of a cycle in integers; the pools move only when it gains."""
+    after = dict(pools)
+    amount, spent = start, start
+    for position, (tail, head, name) in enumerate(cycle):
+        if name not in after:
+            return 0
+        step = after[name].swap(tail.token, head.token, amount, Exact.IN)
+        if position == 0:
+            spent = step.amount_in
+        after[name] = step.next_pool
+        amount = step.amount_out
+    if amount > spent:
+        pools.update(after)
+    return amount - spent
+
+
+def binding(batch: Batch, plan: Plan, relaxed: Plan) -> list[str]:
+    """Names of the rows and capacities that hold the plan back."""
+    names = {
+        f"row:{row.name}"
+        for row, weight in zip(batch.problem.rows, relaxed.multipliers, strict=True)
+        if weight > 1e-9
+    }
+    capacity = batch.problem.arcs.capacity
+    full = np.isfinite(capacity) & (capacity > 0.0) & (plan.flow >= capacity * (1.0 - 1e-9))
+    for position in np.nonzero(full)[0]:
+        source = batch.graph.source[batch.kept[position]].id
+        kind = "impact" if position in batch.capped else "capacity"
+        names.add(f"{kind}:{source}")
+    return sorted(names)
+
+
+def node_name(node: Node) -> str:
+    """``chain:address``, with ``@escrow`` where a cross-chain order's sold tokens lie."""
+    return str(node.token) if node.stage == graph.NOW else f"{node.token}@escrow"
+
+
+def _decimal(value: float) -> str:
+    """A decimal string that round-trips the float."""
+    return format(value, ".17g")
+
+
+def nothing(snapshot_hash: str) -> Certificate:
+    """The certificate of a batch without an order that could be priced."""
+    return Certificate(
+        objective=OBJECTIVE,
+        normalisation="numeraire units at the snapshot's reference prices",
+        value="0",
+        bound="0",
+        arb_floor="0",
+        gap="0",
+        net_gap="0",
+        net_gap_bps="0",
+        prices={},
+        multipliers={},
+        snapshot_hash=snapshot_hash,
+    )
