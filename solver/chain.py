@@ -172,6 +172,14 @@ class Receipt(Struct, frozen=True):
     succeeded: bool
     block: int
     gas_used: int
+    cost_wei: int
+
+
+class Refusal(Struct, frozen=True):
+    """Why a call would fail: the node's words and the revert data, ``""`` when there is none."""
+
+    reason: str
+    data: str
 
 
 class Signed(Struct, frozen=True):
@@ -263,14 +271,15 @@ class Chain:
             raise Unreachable(f"{target}.{signature}: {error}") from error
         return values[0] if len(values) == 1 else values
 
-    async def simulate(self, sender: str, target: str, data: str, gas: int) -> str | None:
-        """None if the call would succeed now, else the revert data (``0x`` when there is none)."""
-        call = {"from": sender, "to": target, "data": data, "gas": hex(gas)}
+    async def estimate(self, sender: str, target: str, data: str) -> int | Refusal:
+        """The gas that a call would need now, or why it would fail."""
         try:
-            await self.rpc.call("eth_call", call, "latest")
+            answer = await self.rpc.call(
+                "eth_estimateGas", {"from": sender, "to": target, "data": data}, "latest"
+            )
         except RpcError as error:
-            return error.data or "0x"
-        return None
+            return Refusal(str(error), error.data)
+        return _integer(answer)
 
     async def nonce(self, address: str) -> int:
         """The next nonce by mined transactions only."""
@@ -317,10 +326,12 @@ class Chain:
         if answer is None:
             return None
         try:
+            gas_used = _integer(answer["gasUsed"])
             return Receipt(
                 _integer(answer["status"]) == 1,
                 _integer(answer["blockNumber"]),
-                _integer(answer["gasUsed"]),
+                gas_used,
+                gas_used * _integer(answer["effectiveGasPrice"]),
             )
         except (KeyError, TypeError) as error:
             raise Unreachable(f"{self.rpc.url} sent no receipt: {error}") from error

@@ -59,7 +59,11 @@ class Cancelling(Struct, frozen=True, tag="cancelling"):
 
 
 class Batched(Struct, frozen=True, tag="batch"):
-    """A batch was solved. ``seconds`` is the time the solver took."""
+    """A batch was solved. ``seconds`` is the time the solver took.
+
+    ``profit`` is what the solver expects to keep (fees, rounding, bridge margin) less the gas that
+    the bundles are expected to cost, in the numeraire as a decimal string.
+    """
 
     id: str
     at: float
@@ -67,33 +71,11 @@ class Batched(Struct, frozen=True, tag="batch"):
     solution: Solution
     blocks: dict[str, tuple[int, str]]
     seconds: float
-
-
-class Bundled(Struct, frozen=True, tag="bundle"):
-    """A transaction to send. ``fills`` are those whose sold tokens it moves (role ``settle``).
-
-    Roles: ``settle`` (trades and locks), ``fill`` (payments on the buy chain), ``claim`` and
-    ``refund`` (the end of an escrow). ``order`` names the escrow where the role needs it.
-    ``needs`` is the bundle that must be confirmed before this one may be sent.
-    """
-
-    id: str
-    batch: str
-    role: str
-    chain: int
-    to: str
-    data: str
-    gas: int
-    deadline: int
-    at: float
-    fills: tuple[Fill, ...] = ()
-    payments: tuple[Payment, ...] = ()
-    order: str = ""
-    needs: str = ""
+    profit: str = "0"
 
 
 class Payment(Struct, frozen=True):
-    """A cross-chain payment that a bundle makes, with what the escrow will ask for."""
+    """A cross-chain payment, and the escrow on chain ``origin`` that it opens to the solver."""
 
     digest: str
     order: str
@@ -107,6 +89,30 @@ class Payment(Struct, frozen=True):
     fill: Fill
 
 
+class Bundled(Struct, frozen=True, tag="bundle"):
+    """A transaction to send. ``fills`` are those whose sold tokens it moves (role ``settle``).
+
+    Roles: ``settle``, and ``claim`` or ``refund`` for the end of an escrow, whose id is ``order``.
+    ``locks`` are the escrows that it opens, ``payments`` what it pays on the buy chain; ``needs``
+    is the bundle that must be confirmed before this one may be sent.
+    """
+
+    id: str
+    batch: str
+    role: str
+    chain: int
+    to: str
+    data: str
+    gas: int
+    deadline: int
+    at: float
+    fills: tuple[Fill, ...] = ()
+    locks: tuple[Payment, ...] = ()
+    payments: tuple[Payment, ...] = ()
+    order: str = ""
+    needs: str = ""
+
+
 class BundleMoved(Struct, frozen=True, tag="bundleMoved"):
     """A bundle changed state. ``raw`` is stored with ``sending``, before the bytes leave."""
 
@@ -118,6 +124,7 @@ class BundleMoved(Struct, frozen=True, tag="bundleMoved"):
     tx_hash: str = ""
     block: int = 0
     gas_used: int = 0
+    cost_wei: int = 0
     detail: str = ""
 
 
@@ -173,6 +180,7 @@ class BundleRecord(Struct, frozen=True):
     tx_hash: str = ""
     block: int = 0
     gas_used: int = 0
+    cost_wei: int = 0
     detail: str = ""
 
     @property
@@ -258,5 +266,6 @@ class Book(Struct):
             tx_hash=event.tx_hash or record.tx_hash,
             block=event.block or record.block,
             gas_used=event.gas_used or record.gas_used,
+            cost_wei=event.cost_wei or record.cost_wei,
             detail=event.detail,
         )

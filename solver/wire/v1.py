@@ -1,0 +1,368 @@
+"""The HTTP API, version 1: what clients send and what they get. Amounts are decimal strings."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from solver.core.journal import Batched, Book, BundleRecord, IntentRecord
+from solver.core.types import (
+    BPS,
+    Certificate,
+    JsonObject,
+    Kind,
+    OpenReason,
+    Solution,
+    Swap,
+)
+from solver.core.venue import Snapshot
+from solver.wire.instance import SwapDocument
+
+
+class SubmitRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A signed order. ``signature`` is 65 bytes in hex: r ‖ s ‖ v, v in {27, 28}."""
+
+    swap: SwapDocument
+    signature: str
+
+
+class CancelRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The owner's EIP-712 signature over ``Cancel(bytes32 digest)``."""
+
+    signature: str
+
+
+class Draft(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """An order before it is signed; what is left out is filled in.
+
+    For ``exactIn`` give ``sellAmount``, for ``exactOut`` ``buyAmount``; the other side is the hard
+    limit. When it is missing, ``slippageBps`` turns the reference price into it.
+    """
+
+    owner: str
+    sell_chain: int
+    sell_asset: str
+    buy_chain: int
+    buy_asset: str
+    kind: Kind
+    sell_amount: str = ""
+    buy_amount: str = ""
+    slippage_bps: int = 50
+    partial_fill: bool = False
+    receiver: str = ""
+    nonce: str = ""
+    lifetime_seconds: int = 600
+    max_fee: str = ""
+
+
+class TypedData(Struct, frozen=True, rename="camel"):
+    """What a wallet signs (``eth_signTypedData_v4``), and the id that the intent will have."""
+
+    id: str
+    swap: SwapDocument
+    typed_data: JsonObject
+    cancel_typed_data: JsonObject
+
+
+class LegView(Struct, frozen=True, rename="camel"):
+    """One use of a pool."""
+
+    pool: str
+    token_in: str
+    token_out: str
+    amount_in: str
+    amount_out: str
+
+
+class QuoteView(Struct, frozen=True, rename="camel"):
+    """What the order would get now, alone, and the proof of how good that is."""
+
+    filled: bool
+    sell: str
+    buy: str
+    fee: str
+    legs: list[LegView]
+    certificate: Certificate
+    reason: OpenReason | None = None
+
+
+class FillView(Struct, frozen=True, rename="camel"):
+    """One confirmed fill. ``buy`` is what the receiver got, ``fee`` was kept, in the buy token."""
+
+    bundle: str
+    chain: int
+    transaction: str
+    sell: str
+    buy: str
+    fee: str
+
+
+class IntentView(Struct, frozen=True, rename="camel"):
+    """An intent and what became of it. ``surplusBps`` is over the limit of what was filled."""
+
+    id: str
+    state: str
+    swap: SwapDocument
+    filled: str
+    sold: str
+    bought: str
+    surplus_bps: str
+    accepted_at: float
+    updated_at: float
+    code: str
+    detail: str
+    reason: OpenReason | None
+    fills: list[FillView]
+    net_gap_bps: str = ""
+
+
+class IntentPage(Struct, frozen=True, rename="camel"):
+    """Intents in the order of acceptance; ``next`` is the cursor of the following page."""
+
+    intents: list[IntentView]
+    next: str = ""
+
+
+class VenueView(Struct, frozen=True, rename="camel"):
+    """A venue at the last snapshot. ``reason`` says why it was left out."""
+
+    name: str
+    kind: str
+    chain: int
+    pools: int
+    milliseconds: float
+    failures: int
+    reason: str
+
+
+class BlockView(Struct, frozen=True, rename="camel"):
+    """The block that a chain was read at."""
+
+    chain: int
+    number: int
+    hash: str
+    timestamp: int
+
+
+class PoolView(Struct, frozen=True, rename="camel"):
+    """A pool of the graph and the tokens it joins."""
+
+    id: str
+    tokens: list[str]
+
+
+class GraphView(Struct, frozen=True, rename="camel"):
+    """The venue-liquidity graph of the current snapshot."""
+
+    snapshot_hash: str
+    blocks: list[BlockView]
+    tokens: list[str]
+    pools: list[PoolView]
+    prices: dict[str, str]
+    excluded: dict[str, str]
+
+
+class BundleView(Struct, frozen=True, rename="camel"):
+    """One transaction and where it is."""
+
+    id: str
+    batch: str
+    role: str
+    chain: int
+    state: str
+    transaction: str
+    nonce: int
+    block: int
+    gas_used: int
+    cost_wei: str
+    intents: list[str]
+    detail: str
+
+
+class BatchView(Struct, frozen=True, rename="camel"):
+    """A solved batch. ``kept`` is what the solver kept per token: fees and rounding."""
+
+    id: str
+    at: float
+    intents: list[str]
+    seconds: float
+    stage: str
+    clearing: dict[str, str]
+    kept: dict[str, str]
+    profit: str
+    certificate: Certificate
+    bundles: list[BundleView]
+
+
+class BatchPage(Struct, frozen=True, rename="camel"):
+    """Batches, the newest first."""
+
+    batches: list[BatchView]
+
+
+class Health(Struct, frozen=True, rename="camel"):
+    """``status`` is ``ok``, or ``degraded`` with the reasons."""
+
+    status: str
+    reasons: list[str]
+
+
+class TokenView(Struct, frozen=True, rename="camel"):
+    """A token that can be traded here."""
+
+    symbol: str
+    chain: int
+    address: str
+    decimals: int
+
+
+class ChainView(Struct, frozen=True, rename="camel"):
+    """A chain, the contract that settles on it and the contract that owners approve."""
+
+    chain: int
+    name: str
+    settlement: str
+    holder: str
+    local: bool
+
+
+class Info(Struct, frozen=True, rename="camel"):
+    """What this daemon serves."""
+
+    version: str
+    chains: list[ChainView]
+    tokens: list[TokenView]
+
+
+def intent_view(record: IntentRecord, book: Book) -> IntentView:
+    """The public face of a record."""
+    fills = []
+    for fill in record.fills:
+        bundle = book.bundles[fill.bundle]
+        fills.append(
+            FillView(
+                fill.bundle,
+                bundle.bundle.chain,
+                bundle.tx_hash,
+                str(fill.sell),
+                str(fill.buy),
+                str(fill.fee),
+            )
+        )
+    gaps = [
+        book.batches[book.bundles[fill.bundle].bundle.batch].solution.certificate.net_gap_bps
+        for fill in record.fills
+        if book.bundles[fill.bundle].bundle.batch in book.batches
+    ]
+    swap = record.intent.swap
+    return IntentView(
+        record.intent.digest,
+        record.state.value,
+        swap_document(swap),
+        str(record.intent.filled),
+        str(record.sold),
+        str(record.bought),
+        surplus_bps(swap, record.sold, record.bought),
+        record.accepted_at,
+        record.updated_at,
+        record.code,
+        record.detail,
+        record.reason,
+        fills,
+        gaps[-1] if gaps else "",
+    )
+
+
+def surplus_bps(swap: Swap, sold: int, bought: int) -> str:
+    """How much better than the signed limit a fill is, in basis points; empty without a fill."""
+    if not sold or not bought:
+        return ""
+    over = bought * swap.sell_amount - sold * swap.buy_amount
+    return f"{over * BPS / (sold * swap.buy_amount):.2f}"
+
+
+def swap_document(swap: Swap) -> SwapDocument:
+    """The swap in the spelling of the wire."""
+    fields = {name: getattr(swap, name) for name in SwapDocument.__struct_fields__}
+    texts = ("sell_amount", "buy_amount", "nonce", "max_fee", "min_health")
+    fields.update({name: str(fields[name]) for name in texts})
+    return SwapDocument(**fields)
+
+
+def quote_view(swap: Swap, digest: str, solution: Solution) -> QuoteView:
+    """A solution of one order as a quote."""
+    fill = next((fill for fill in solution.fills if fill.digest == digest), None)
+    reason = next((reason for reason in solution.open if reason.digest == digest), None)
+    return QuoteView(
+        fill is not None,
+        str(fill.sell if fill else 0),
+        str(fill.buy if fill else 0),
+        str(fill.fee if fill else 0),
+        [
+            LegView(
+                leg.pool,
+                str(leg.token_in),
+                str(leg.token_out),
+                str(leg.amount_in),
+                str(leg.amount_out),
+            )
+            for leg in solution.legs
+        ],
+        solution.certificate,
+        reason,
+    )
+
+
+def graph_view(snapshot: Snapshot) -> GraphView:
+    """The snapshot as a graph."""
+    tokens = sorted({str(token) for pool in snapshot.pools for token in pool.tokens})
+    return GraphView(
+        snapshot.hash,
+        [
+            BlockView(block.chain, block.number, block.hash, block.timestamp)
+            for block in snapshot.blocks.values()
+        ],
+        tokens,
+        [PoolView(pool.id, [str(token) for token in pool.tokens]) for pool in snapshot.pools],
+        {str(token): format(price, ".17g") for token, price in snapshot.prices.items()},
+        snapshot.excluded,
+    )
+
+
+def bundle_view(record: BundleRecord) -> BundleView:
+    """The public face of a bundle; the raw transaction stays inside."""
+    bundle = record.bundle
+    digests = [fill.digest for fill in bundle.fills]
+    digests += [payment.digest for payment in bundle.payments]
+    return BundleView(
+        bundle.id,
+        bundle.batch,
+        bundle.role,
+        bundle.chain,
+        record.state.value,
+        record.tx_hash,
+        record.nonce,
+        record.block,
+        record.gas_used,
+        str(record.cost_wei),
+        digests,
+        record.detail,
+    )
+
+
+def batch_view(batch: Batched, bundles: Iterable[BundleRecord]) -> BatchView:
+    """A batch with its bundles."""
+    solution = batch.solution
+    return BatchView(
+        batch.id,
+        batch.at,
+        list(batch.digests),
+        batch.seconds,
+        solution.stage,
+        {pair: f"{rate[0]}/{rate[1]}" for pair, rate in solution.clearing.items()},
+        {token: str(amount) for token, amount in solution.dust.items()},
+        batch.profit,
+        solution.certificate,
+        [bundle_view(record) for record in bundles],
+    )
