@@ -81,6 +81,7 @@ class Payment(Struct, frozen=True):
     order: str
     fill_hash: str
     origin: int
+    target: int
     token: str
     receiver: str
     amount: int
