@@ -261,6 +261,24 @@ class Chain:
         answers = [_word(answer) for answer in await self.rpc.batch(calls)]
         return [min(pair) for pair in zip(answers[::2], answers[1::2], strict=True)]
 
+    async def orders(
+        self, settlement: str, wanted: Sequence[tuple[str, str]]
+    ) -> list[tuple[bool, int]]:
+        """For each (owner, digest): whether it is cancelled on chain, and how much is filled."""
+        calls = [
+            ("eth_call", [{"to": settlement, "data": data}, "latest"])
+            for owner, digest in wanted
+            for data in (
+                encode_call("cancelled(address,bytes32)", owner, bytes.fromhex(digest[2:])),
+                encode_call("filled(bytes32)", bytes.fromhex(digest[2:])),
+            )
+        ]
+        answers = await self.rpc.batch(calls)
+        if any(isinstance(answer, RpcError) for answer in answers):
+            raise Unreachable(f"{self.rpc.url} refuses to read {settlement}")
+        words = [_word(answer) for answer in answers]
+        return [(bool(flag), filled) for flag, filled in zip(words[::2], words[1::2], strict=True)]
+
     async def read(self, target: str, signature: str, types: Sequence[str], *arguments: Any) -> Any:
         """One view at the latest block; a single result is unwrapped."""
         call = {"to": target, "data": encode_call(signature, *arguments)}

@@ -13,6 +13,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -59,12 +60,13 @@ class DevnetError(Exception):
 
 
 class Deployment(Struct, frozen=True):
-    """A local chain: where it answers, its process and the address of every name."""
+    """A local chain: where it answers, its process, the address of every name and its birth."""
 
     chain: int
     url: str
     pid: int
     addresses: dict[str, str]
+    born_at: float = 0.0
 
 
 @cache
@@ -170,7 +172,7 @@ def _start(binary: str, chain: int, port: int) -> Deployment:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    return Deployment(chain, f"http://127.0.0.1:{port}", process.pid, {})
+    return Deployment(chain, f"http://127.0.0.1:{port}", process.pid, {}, time.time())
 
 
 def _free_port() -> int:

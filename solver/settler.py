@@ -228,10 +228,11 @@ class Settler:
         book = self._ledger.book
         locked = {payment.digest for payment in bundle.locks}
         if state is not BundleState.CONFIRMED:
-            for fill in bundle.fills:
-                if book.intents[fill.digest].state is IntentState.BATCHED:
-                    steps.append(Moved(fill.digest, IntentState.OPEN, now, "bundle_failed", detail))
-            return steps
+            return [
+                Moved(fill.digest, IntentState.OPEN, now, "bundle_failed", detail)
+                for fill in bundle.fills
+                if book.intents[fill.digest].state is IntentState.BATCHED
+            ]
         if bundle.role == "refund":
             digest = self._escrows[bundle.order].digest
             return [Moved(digest, IntentState.REFUNDED, now, "refunded", bundle=bundle.id)]

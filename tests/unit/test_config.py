@@ -1,0 +1,79 @@
+"""Config files: the shipped one is sound, and every mistake has a line, a cause and a way out."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from solver.config import DEFAULT_PATH, ConfigError, load, parse
+
+SHIPPED = DEFAULT_PATH.read_text(encoding="utf-8")
+
+
+def test_the_shipped_file_is_sound_and_states_the_defaults() -> None:
+    config, bare = load(DEFAULT_PATH), parse("[[chain]]\nchain_id = 1\n[prices.usd]\nWETH='1'")
+    assert [chain.name for chain in config.chain] == ["alpha", "beta"]
+    for table in ("server", "storage", "batch", "limits", "solver"):
+        assert getattr(config, table) == getattr(bare, table), table
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "hint"),
+    [
+        ("tick_seconds = 0.5", "tick_second = 0.5", "batch.tick_second", "tick_seconds?"),
+        ("[server]", "[sever]", "sever", "did you mean server?"),
+        ("port = 8645", "port = 70000", "server.port", "<= 65535"),
+        ("port = 8645", "port = true", "server.port", "int"),
+        ("tick_seconds = 0.5", "tick_seconds = 0", "batch.tick_seconds", "> 0"),
+        ("confirmations = 1", 'confirmations = "one"', "batch.confirmations", "int"),
+        ('name = "beta"', "", "", ""),
+        ("chain_id = 31338", "chain_id = 31337", "chain.1", "remove one"),
+        ("chain_id = 31338", "", "chain.1", "chain_id is missing"),
+        ('rpc_url = ""', 'rpc_url = "ftp://x"', "chain.0.rpc_url", "http://"),
+        ('rpc_url = ""', 'rpc_url = "http://x"', "chain.0", "keystore"),
+        ('"devnet:WETH"', '"0x12"', "token.0.address", "40 hex digits"),
+        ('WETH = "2500"', 'WETH = "much"', "prices.usd.WETH", "1234.5"),
+        ('DAI = "1"\n', "", "token.2.symbol", "[prices.usd]"),
+        ('name = "book"', 'name = "pairs"', "venue.1", "remove one"),
+        ('kind = "bridge"\nchain = 31337', 'kind = "bridge"\nchain = 5', "venue.2.chain", "31337"),
+        ("max_impact_bps = 10000", "max_impact_bps = 10001", "batch.max_impact_bps", "<= 10000"),
+        ('keystore = ""', 'private_key = "0xdead"', "solver.private_key", "keystore"),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(old: str, new: str, key: str, hint: str) -> None:
+    assert old in SHIPPED
+    text = SHIPPED.replace(old, new, 1)
+    if not key:
+        parse(text)
+        return
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    mistake = next(m for m in caught.value.mistakes if m.key == key)
+    assert hint in f"{mistake.cause}; {mistake.suggestion}"
+    line = text.splitlines()[mistake.line - 1]
+    assert line.startswith("[[") or key.split(".")[-1] in line
+    assert "0xdead" not in str(caught.value)
+
+
+def test_all_mistakes_come_at_once() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse("[server]\nprot = 1\nhost = 5\n[batch]\nmax_intents = 0\n[[chain]]\n")
+    assert [m.line for m in caught.value.mistakes] == [2, 3, 5, 6]
+
+
+def test_a_missing_file_and_bad_syntax_are_one_line_each(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError) as caught:
+        parse("[server]\nport = = 1\n")
+    assert str(caught.value).startswith("config.toml:2: not valid TOML")
+
+
+@given(st.text())
+def test_no_text_breaks_the_parser(text: str) -> None:
+    with contextlib.suppress(ConfigError):
+        parse(text)
