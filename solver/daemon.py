@@ -1,6 +1,6 @@
 """Wiring, clock and ticks: opens what a daemon needs, and runs batch after batch.
 
-Start-up after a crash is the ordinary start-up: load the ledger, ask the chains what settled, go on.
+Start-up after a crash is the ordinary start-up: load the ledger, ask the chains what settled.
 """
 
 from __future__ import annotations

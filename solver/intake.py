@@ -197,8 +197,7 @@ class Intake:
             return Rejection("not_ready", "there is no snapshot of the market yet")
         if not swap.max_fee:
             fields["max_fee"] = 2 * fee_of(swap, snapshot, gas_values(snapshot, self.world))
-        limited = self._limit(Swap(**fields), slippage_bps, snapshot)
-        return limited
+        return self._limit(Swap(**fields), slippage_bps, snapshot)
 
     def _limit(self, swap: Swap, slippage_bps: int, snapshot: Snapshot) -> Swap | Rejection:
         exact_in = swap.kind is Kind.EXACT_IN

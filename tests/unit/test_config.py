@@ -52,8 +52,8 @@ def test_a_mistake_is_named_with_its_line(old: str, new: str, key: str, hint: st
         return
     with pytest.raises(ConfigError) as caught:
         parse(text)
-    mistake = next(m for m in caught.value.mistakes if m.key == key)
-    assert hint in f"{mistake.cause}; {mistake.suggestion}"
+    found = [m for m in caught.value.mistakes if m.key == key]
+    mistake = next(m for m in found if hint in f"{m.cause}; {m.suggestion}")
     line = text.splitlines()[mistake.line - 1]
     assert line.startswith("[[") or key.split(".")[-1] in line
     assert "0xdead" not in str(caught.value)
