@@ -364,7 +364,9 @@ def _is_anvil(pid: int) -> bool:
     proc = Path(f"/proc/{pid}/cmdline")
     if proc.parent.parent.exists() and Path("/proc/self").exists():
         try:
-            return b"anvil" in proc.read_bytes()
+            command = proc.read_bytes()
+            # Empty for an instant while a process is being started.
+            return not command or b"anvil" in command
         except OSError:
             return False
     try:
