@@ -1,33 +1,163 @@
-"""The command ``thalweg``. Exit codes: 0 done, 1 nothing could be filled, 2 bad input."""
+"""The command ``thalweg``.
+
+Exit codes: 0 done; 1 nothing could be filled, or the intent is not settled; 2 bad input or refused;
+3 the daemon, a chain, a port or a program that is needed is not there.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import logging
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, TypeVar
 
+import aiohttp
 import msgspec
+import structlog
 import typer
+from msgspec.structs import replace
 from rich.console import Console
+from rich.live import Live
 from rich.table import Table
 
+from solver import config as configs
+from solver import demo as shows
+from solver import devnet
+from solver.client import Client, NoAnswer, Refused
 from solver.core.batch import solve_batch
 from solver.core.program import ProgramError
-from solver.core.types import JsonObject, Rejection, Solution
-from solver.wire import cow, instance, jsonio
+from solver.core.types import JsonObject, Kind, Rejection, Solution
+from solver.daemon import Daemon, StartError
+from solver.market import installed_kinds
+from solver.service import serving
+from solver.wire import cow, instance, jsonio, v1
 
-EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT = 0, 1, 2
+EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT, EXIT_NOT_THERE = 0, 1, 2, 3
 _MAX_FILE_BYTES = 64 * 1024 * 1024
+_URL = "http://127.0.0.1:8645"
+
+T = TypeVar("T")
 
 app = typer.Typer(
-    no_args_is_help=True, pretty_exceptions_enable=False, help="Intent solver with proofs."
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Intent solver with proofs. Exit codes: 0 done, 1 not filled, 2 bad input, 3 not there.",
 )
 _Json = Annotated[bool, typer.Option("--json", help="Print one JSON document and nothing else.")]
+_Url = Annotated[str, typer.Option(help="Where the daemon listens.", envvar="THALWEG_URL")]
+_Config = Annotated[Path | None, typer.Option(help="By default ./config.toml.")]
+_Account = Annotated[int, typer.Option(min=0, help="Test account of the local chains, from 0.")]
 
 
-@app.callback()
-def thalweg() -> None:
-    """Keeps ``solve`` a sub-command while it is the only one."""
+@app.command()
+def run(config: _Config = None, as_json: _Json = False) -> None:
+    """Start the daemon and stay up until SIGINT or SIGTERM."""
+    loaded = _load(config)
+    _log_to_stderr(logging.INFO)
+    _guarded(_run(loaded, as_json))
+
+
+async def _run(config: configs.Config, as_json: bool) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with serving(config) as (daemon, url):
+        if as_json:
+            _print_json({"url": url, "accounts": _accounts(daemon)})
+        else:
+            _welcome(daemon, url)
+        sys.stdout.flush()
+        await stop.wait()
+
+
+def _accounts(daemon: Daemon) -> list[str]:
+    if not daemon.deployments:
+        return []
+    return [devnet.user(number).address for number in range(devnet.user_count())]
+
+
+def _welcome(daemon: Daemon, url: str) -> None:
+    typer.echo(f"thalweg listens on {url}")
+    for chain, deployment in daemon.deployments.items():
+        typer.echo(f"  local chain {chain} at {deployment.url}")
+    accounts = _accounts(daemon)
+    if accounts:
+        typer.echo("accounts to play with (funded and approved on every local chain):")
+        for number, address in enumerate(accounts):
+            typer.echo(f"  {number}  {address}")
+        typer.echo("next: thalweg submit --sell WETH --buy USDC --amount 1 --account 0")
+    typer.echo(f"api:  {url}/v1/openapi.json   stop with Ctrl-C")
+
+
+@app.command()
+def demo(as_json: _Json = False) -> None:
+    """Two local chains, 20 signed intents over HTTP, every outcome with its reason; then stop."""
+    _log_to_stderr(logging.ERROR)
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="thalweg-demo-") as directory:
+        rows = _guarded(_demo(directory, as_json))
+    seconds = time.monotonic() - started
+    if as_json:
+        _print_json(shows.as_json(rows, seconds))
+    else:
+        typer.echo(f"{len(rows)} intents in {seconds:.1f} s")
+    if any(row.state != row.case.ends for row in rows):
+        raise typer.Exit(EXIT_NOTHING_FILLED)
+
+
+async def _demo(directory: str, as_json: bool) -> list[shows.Shown]:
+    base = configs.load(configs.DEFAULT_PATH)
+    config = replace(
+        base,
+        server=replace(base.server, port=0),
+        storage=replace(base.storage, directory=directory),
+    )
+    async with serving(config) as (daemon, url):
+        if as_json:
+            return await shows.play(daemon, url)
+        console = Console()
+        if not console.is_terminal:
+            rows = await shows.play(daemon, url)
+            Console(width=max(console.width, 200)).print(_demo_table(rows))
+            return rows
+        with Live(console=console, auto_refresh=False) as live:
+
+            def show(rows: Sequence[shows.Shown]) -> None:
+                live.update(_demo_table(rows), refresh=True)
+
+            return await shows.play(daemon, url, show)
+
+
+def _demo_table(rows: Sequence[shows.Shown]) -> Table:
+    table = Table(title="20 intents")
+    for name in ("intent", "case", "asked", "state", "sold", "got"):
+        table.add_column(name, overflow="fold")
+    table.add_column("surplus bps", justify="right")
+    table.add_column("gap bps", justify="right")
+    table.add_column("transaction")
+    table.add_column("reason", overflow="fold")
+    for row in rows:
+        sent = row.transactions[-1][:10] if row.transactions else ""
+        table.add_row(
+            row.id[:8],
+            row.case.name,
+            row.asked,
+            row.state,
+            row.sold,
+            row.bought,
+            row.surplus_bps,
+            row.net_gap_bps,
+            sent,
+            row.reason,
+        )
+    return table
 
 
 @app.command()
@@ -56,9 +186,9 @@ def solve(
     for warning in answer.get("warnings", ()):
         typer.echo(f"warning: {warning}", err=True)
     if as_json or "format" not in probe:
-        typer.echo(msgspec.json.format(msgspec.json.encode(answer), indent=2).decode())
+        _print_json(answer)
     else:
-        _show(solution)
+        _show_solution(solution)
     raise typer.Exit(EXIT_DONE if solution.fills else EXIT_NOTHING_FILLED)
 
 
@@ -76,7 +206,7 @@ def _solve_instance(body: bytes) -> tuple[JsonObject, Solution]:
     if isinstance(document, Rejection):
         raise ValueError(f"{document.code} {document.pointer}: {document.detail}")
     snapshot, intents, warnings = instance.to_core(document)
-    snapshot = msgspec.structs.replace(snapshot, hash="0x" + hashlib.sha256(body).hexdigest())
+    snapshot = replace(snapshot, hash="0x" + hashlib.sha256(body).hexdigest())
     solution = solve_batch(snapshot, intents)
     answer: JsonObject = msgspec.to_builtins(solution, enc_hook=str)
     for fill in answer["fills"]:
@@ -85,7 +215,7 @@ def _solve_instance(body: bytes) -> tuple[JsonObject, Solution]:
     return answer, solution
 
 
-def _show(solution: Solution) -> None:
+def _show_solution(solution: Solution) -> None:
     console = Console()
     fills = Table("intent", "sells", "gets", "fee", title="fills")
     for fill in solution.fills:
@@ -97,6 +227,304 @@ def _show(solution: Solution) -> None:
     console.print(
         f"value {proof.value}  bound {proof.bound}  net gap {proof.net_gap} "
         f"({proof.net_gap_bps} bps of volume)"
+    )
+
+
+_Sell = Annotated[str, typer.Option(help="Symbol of the token that is sold.")]
+_Buy = Annotated[str, typer.Option(help="Symbol of the token that is bought.")]
+_Amount = Annotated[str, typer.Option(help="Sold, or bought with --exact-out; whole tokens.")]
+_Chain = Annotated[int, typer.Option(help="Chain of the sold token.")]
+_ToChain = Annotated[int, typer.Option(help="Chain of the bought token; 0: the same.")]
+_Slippage = Annotated[int, typer.Option(help="Below the reference price; becomes a hard limit.")]
+_Limit = Annotated[str, typer.Option(help="The hard limit instead of --slippage-bps.")]
+_ExactOut = Annotated[bool, typer.Option("--exact-out", help="--amount is what is bought.")]
+_Partial = Annotated[bool, typer.Option("--partial", help="May be filled in parts.")]
+_Lifetime = Annotated[int, typer.Option(min=1, help="Seconds until it expires.")]
+
+
+@app.command()
+def quote(
+    sell: _Sell,
+    buy: _Buy,
+    amount: _Amount,
+    chain: _Chain = 31337,
+    to_chain: _ToChain = 0,
+    exact_out: _ExactOut = False,
+    account: _Account = 0,
+    url: _Url = _URL,
+    as_json: _Json = False,
+) -> None:
+    """What an order would get now, alone, with the proof of how good that is."""
+
+    async def work(client: Client) -> v1.QuoteView:
+        draft = await _draft(client, sell, buy, amount, chain, to_chain, exact_out, account)
+        return await client.ask("POST", "/v1/quote", v1.QuoteView, draft)
+
+    view = _call(url, work)
+    if as_json:
+        _print_json(view)
+    else:
+        typer.echo(f"sells {view.sell}, gets {view.buy}, fee {view.fee} (base units)")
+        for leg in view.legs:
+            typer.echo(f"  {leg.pool}: {leg.amount_in} → {leg.amount_out}")
+        if view.reason is not None:
+            typer.echo(f"not wholly filled: {view.reason.code}: {view.reason.detail}")
+        typer.echo(f"net gap to the proven bound: {view.certificate.net_gap_bps} bps")
+    raise typer.Exit(EXIT_DONE if view.filled else EXIT_NOTHING_FILLED)
+
+
+@app.command()
+def submit(
+    sell: _Sell,
+    buy: _Buy,
+    amount: _Amount,
+    chain: _Chain = 31337,
+    to_chain: _ToChain = 0,
+    exact_out: _ExactOut = False,
+    slippage_bps: _Slippage = 50,
+    limit: _Limit = "",
+    partial: _Partial = False,
+    lifetime: _Lifetime = 600,
+    account: _Account = 0,
+    url: _Url = _URL,
+    as_json: _Json = False,
+) -> None:
+    """Sign an order with a test account of the local chains and submit it."""
+
+    async def work(client: Client) -> v1.IntentView:
+        draft = await _draft(client, sell, buy, amount, chain, to_chain, exact_out, account, limit)
+        draft = replace(
+            draft,
+            slippage_bps=slippage_bps,
+            partial_fill=partial,
+            lifetime_seconds=lifetime,
+        )
+        data = await client.draft(draft)
+        return await client.submit(data.swap, devnet.user(account))
+
+    view = _call(url, work)
+    if as_json:
+        _print_json(view)
+    else:
+        typer.echo(view.id)
+        typer.echo(f"next: thalweg status {view.id}")
+
+
+@app.command()
+def status(
+    identity: Annotated[str, typer.Argument(metavar="ID")],
+    wait: Annotated[float, typer.Option(help="Wait so many seconds for a final state.")] = 0.0,
+    url: _Url = _URL,
+    as_json: _Json = False,
+) -> None:
+    """Where an intent is; exit code 0 when it is settled, else 1."""
+
+    async def work(client: Client) -> v1.IntentView:
+        deadline = time.monotonic() + wait
+        while True:
+            view = await client.intent(identity)
+            if view.state not in ("open", "batched", "escrowed") or time.monotonic() > deadline:
+                return view
+            await asyncio.sleep(0.1)
+
+    view = _call(url, work)
+    if as_json:
+        _print_json(view)
+    else:
+        typer.echo(f"{view.state}  sold {view.sold}  bought {view.bought} (base units)")
+        for fill in view.fills:
+            typer.echo(f"  {fill.transaction} on chain {fill.chain}, fee {fill.fee}")
+        if view.surplus_bps:
+            typer.echo(f"  {view.surplus_bps} bps better than the limit")
+        if view.code:
+            typer.echo(f"  {view.code} {view.detail}".rstrip())
+    raise typer.Exit(EXIT_DONE if view.state == "settled" else EXIT_NOTHING_FILLED)
+
+
+@app.command()
+def explain(
+    identity: Annotated[str, typer.Argument(metavar="ID")],
+    url: _Url = _URL,
+    as_json: _Json = False,
+) -> None:
+    """Why an intent is not filled: the best reachable rate, its limit, what binds."""
+    view = _call(url, lambda client: client.intent(identity))
+    reason = view.reason
+    if as_json:
+        _print_json({"id": view.id, "state": view.state, "code": view.code, "reason": reason})
+        return
+    typer.echo(f"{view.state} {view.code}".rstrip())
+    if view.state != "open":
+        return
+    if reason is None:
+        typer.echo("no batch has looked at it yet")
+        return
+    typer.echo(f"{reason.code}: {reason.detail}")
+    if reason.best_rate:
+        typer.echo(f"best reachable rate  {reason.best_rate} (base units bought per unit sold)")
+        typer.echo(f"its limit            {reason.limit_rate}")
+    if reason.binding:
+        typer.echo(f"binding              {reason.binding}")
+
+
+@app.command()
+def cancel(
+    identity: Annotated[str, typer.Argument(metavar="ID")],
+    account: _Account = 0,
+    url: _Url = _URL,
+    as_json: _Json = False,
+) -> None:
+    """Cancel an open intent with its owner's signature."""
+
+    async def work(client: Client) -> v1.IntentView:
+        return await client.cancel(await client.intent(identity), devnet.user(account))
+
+    view = _call(url, work)
+    _print_json(view) if as_json else typer.echo(view.state)
+
+
+@app.command()
+def venues(url: _Url = _URL, as_json: _Json = False) -> None:
+    """The daemon's venues, and why some are left out."""
+    views = _call(url, lambda client: client.ask("GET", "/v1/venues", list[v1.VenueView]))
+    if as_json:
+        _print_json(views)
+        return
+    table = Table("name", "kind", "chain", "pools", "ms", "left out because")
+    for view in views:
+        table.add_row(
+            view.name,
+            view.kind,
+            str(view.chain),
+            str(view.pools),
+            f"{view.milliseconds:.1f}",
+            view.reason,
+        )
+    Console().print(table)
+
+
+@app.command("check-config")
+def check_config(
+    file: Annotated[Path | None, typer.Argument(help="By default ./config.toml.")] = None,
+    as_json: _Json = False,
+) -> None:
+    """Read a config file and name everything that is wrong with it."""
+    try:
+        config = configs.load(file)
+        kinds = installed_kinds()
+        unknown = [venue for venue in config.venue if venue.kind not in kinds]
+        mistakes = [
+            configs.Mistake(
+                0,
+                f"venue.{venue.name}.kind",
+                f"no adapter {venue.kind!r} is installed",
+                f"there are: {', '.join(kinds)}",
+            )
+            for venue in unknown
+        ]
+        if mistakes:
+            raise configs.ConfigError(str(file or "config.toml"), mistakes)
+    except configs.ConfigError as error:
+        if as_json:
+            _print_json({"ok": False, "mistakes": error.mistakes})
+        else:
+            typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+    if as_json:
+        _print_json({"ok": True, "mistakes": []})
+    else:
+        typer.echo(
+            f"sound: {len(config.chain)} chains, {len(config.token)} tokens, "
+            f"{len(config.venue)} venues"
+        )
+
+
+async def _draft(
+    client: Client,
+    sell: str,
+    buy: str,
+    amount: str,
+    chain: int,
+    to_chain: int,
+    exact_out: bool,
+    account: int,
+    limit: str = "",
+) -> v1.Draft:
+    if account >= devnet.user_count():
+        raise _refuse(f"there are test accounts 0 to {devnet.user_count() - 1}")
+    tokens = {(token.symbol, token.chain): token for token in (await client.info()).tokens}
+    ends = []
+    for symbol, where in ((sell, chain), (buy, to_chain or chain)):
+        if (symbol, where) not in tokens:
+            known = ", ".join(sorted(name for name, number in tokens if number == where))
+            raise _refuse(f"no token {symbol} on chain {where}; known: {known or 'none'}")
+        ends.append(tokens[symbol, where])
+    fixed, other = (ends[1], ends[0]) if exact_out else (ends[0], ends[1])
+    given, bound = _base_units(amount, fixed.decimals), _base_units(limit, other.decimals)
+    return v1.Draft(
+        owner=devnet.user(account).address,
+        sell_chain=ends[0].chain,
+        sell_asset=ends[0].address,
+        buy_chain=ends[1].chain,
+        buy_asset=ends[1].address,
+        kind=Kind.EXACT_OUT if exact_out else Kind.EXACT_IN,
+        sell_amount=bound if exact_out else given,
+        buy_amount=given if exact_out else bound,
+    )
+
+
+def _base_units(text: str, decimals: int) -> str:
+    """Whole tokens as base units; empty stays empty. Digits beyond the token's are refused."""
+    if not text:
+        return ""
+    whole, _, fraction = text.partition(".")
+    plain = (whole + fraction).isascii() and (whole + fraction).isdigit()
+    if not plain or len(fraction) > decimals or len(whole) > 60:
+        raise _refuse(f"{text[:80]!r} is not an amount with at most {decimals} decimals")
+    return str(int(whole + fraction.ljust(decimals, "0")))
+
+
+def _call(url: str, work: Any) -> Any:
+    async def connected() -> Any:
+        async with aiohttp.ClientSession() as session:
+            return await work(Client(url, session))
+
+    return _guarded(connected())
+
+
+def _guarded(work: Coroutine[Any, Any, T]) -> T:
+    """Run to the end; what is missing is one line and exit code 3, a refusal exit code 2."""
+    try:
+        return asyncio.run(work)
+    except (NoAnswer, StartError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(EXIT_NOT_THERE) from error
+    except Refused as error:
+        raise _refuse(str(error)) from error
+
+
+def _load(path: Path | None) -> configs.Config:
+    try:
+        return configs.load(path)
+    except configs.ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(EXIT_BAD_INPUT) from error
+
+
+def _print_json(value: Any) -> None:
+    typer.echo(msgspec.json.format(msgspec.json.encode(value), indent=2).decode())
+
+
+def _log_to_stderr(level: int) -> None:
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso"),
+            structlog.processors.dict_tracebacks,
+            structlog.processors.JSONRenderer(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 
 

@@ -1,0 +1,201 @@
+"""Twenty intents over HTTP, from signature to settlement, each with its outcome and the reason."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import aiohttp
+from msgspec import Struct
+from msgspec.structs import replace
+
+from solver import devnet
+from solver.chain import Wallet
+from solver.client import Client, Refused
+from solver.core.types import JsonObject, Kind
+from solver.daemon import Daemon
+from solver.wire import v1
+
+_FINAL = {"settled", "cancelled", "expired", "refunded", "refused"}
+_PATIENCE_SECONDS = 14.0
+_POLL_SECONDS = 0.1
+A, B = 31337, 31338
+
+
+class Case(Struct, frozen=True):
+    """One intent of the demo. ``ends`` is the state in which it has nothing more to show."""
+
+    name: str
+    user: int
+    sell: tuple[str, int]
+    buy: tuple[str, int]
+    sell_amount: str = ""
+    buy_amount: str = ""
+    kind: Kind = Kind.EXACT_IN
+    partial: bool = False
+    slippage_bps: int = 100
+    lifetime_seconds: int = 900
+    ends: str = "settled"
+
+
+CASES: tuple[Case, ...] = (
+    Case("order book", 0, ("WETH", A), ("USDC", A), "0.5", slippage_bps=20),
+    Case("match, one side", 0, ("WBTC", B), ("DAI", B), "0.5", slippage_bps=0),
+    Case("match, other side", 1, ("DAI", B), ("WBTC", B), "30010", slippage_bps=30),
+    Case("split over pools", 1, ("WETH", A), ("USDC", A), "20", slippage_bps=300),
+    Case("two hops", 2, ("WBTC", A), ("USDC", A), "0.5", slippage_bps=400),
+    Case("exact output", 3, ("WETH", A), ("USDC", A), "", "5000", Kind.EXACT_OUT),
+    Case("partly filled", 4, ("WETH", A), ("DAI", A), "200", "491000", partial=True, ends="open"),
+    Case("cross-chain", 2, ("WETH", A), ("USDC", B), "2", slippage_bps=200),
+    Case("cancelled", 5, ("WETH", A), ("USDC", A), "1", "9000", ends="cancelled"),
+    Case("expired", 5, ("WETH", A), ("USDC", A), "1", "9000", lifetime_seconds=2, ends="expired"),
+    Case("bad signature", 5, ("WETH", A), ("USDC", A), "1", ends="refused"),
+    Case("out of reach", 5, ("WETH", A), ("USDC", A), "1", "3000", ends="open"),
+    Case("stablecoins", 3, ("DAI", A), ("USDC", A), "10000", slippage_bps=50),
+    Case("buy ETH", 3, ("USDC", A), ("WETH", A), "7500", slippage_bps=200),
+    Case("three tokens", 4, ("DAI", A), ("WBTC", A), "5000", slippage_bps=400),
+    Case("cross-chain, same token", 1, ("USDC", A), ("USDC", B), "1500", slippage_bps=50),
+    Case("other chain", 4, ("USDC", B), ("WETH", B), "2500", slippage_bps=200),
+    Case("exact output, other chain", 0, ("WETH", B), ("USDC", B), "", "1000", Kind.EXACT_OUT),
+    Case("small", 2, ("USDC", A), ("DAI", A), "150", slippage_bps=200),
+    Case("large", 1, ("WBTC", A), ("WETH", A), "1", slippage_bps=600),
+)
+
+
+class Shown(Struct, frozen=True):
+    """A case with what came of it."""
+
+    case: Case
+    id: str
+    state: str
+    asked: str
+    sold: str
+    bought: str
+    surplus_bps: str
+    net_gap_bps: str
+    transactions: list[str]
+    reason: str
+
+
+Report = Callable[[Sequence[Shown]], None]
+
+
+async def play(daemon: Daemon, url: str, report: Report = lambda rows: None) -> list[Shown]:
+    """Submit everything, watch until each case has shown what it is for, return the last rows."""
+    async with aiohttp.ClientSession() as session:
+        client = Client(url, session)
+        info = await client.info()
+        tokens = {(token.symbol, token.chain): token for token in info.tokens}
+        rows = [await _submit(client, case, tokens) for case in CASES]
+        report(rows)
+        deadline = time.monotonic() + _PATIENCE_SECONDS
+        while time.monotonic() < deadline:
+            rows = [await _look(client, row, tokens) for row in rows]
+            report(rows)
+            if all(_has_shown(row) for row in rows) and daemon.settler.open_escrows == 0:
+                break
+            await asyncio.sleep(_POLL_SECONDS)
+        return rows
+
+
+def as_json(rows: Sequence[Shown], seconds: float) -> JsonObject:
+    """The demo as one object."""
+    return {
+        "seconds": round(seconds, 3),
+        "intents": [
+            {
+                "id": row.id,
+                "case": row.case.name,
+                "state": row.state,
+                "asked": row.asked,
+                "sold": row.sold,
+                "bought": row.bought,
+                "surplusBps": row.surplus_bps,
+                "netGapBps": row.net_gap_bps,
+                "transactions": row.transactions,
+                "reason": row.reason,
+            }
+            for row in rows
+        ],
+    }
+
+
+async def _submit(client: Client, case: Case, tokens: dict[tuple[str, int], v1.TokenView]) -> Shown:
+    wallet = devnet.user(case.user)
+    sell, buy = tokens[case.sell], tokens[case.buy]
+    data = await client.draft(
+        v1.Draft(
+            owner=wallet.address,
+            sell_chain=sell.chain,
+            sell_asset=sell.address,
+            buy_chain=buy.chain,
+            buy_asset=buy.address,
+            kind=case.kind,
+            sell_amount=_units(case.sell_amount, sell.decimals),
+            buy_amount=_units(case.buy_amount, buy.decimals),
+            slippage_bps=case.slippage_bps,
+            partial_fill=case.partial,
+            lifetime_seconds=case.lifetime_seconds,
+        )
+    )
+    asked = _asked(data.swap.sell_amount, sell, data.swap.buy_amount, buy, case.kind)
+    empty = Shown(case, data.id, "open", asked, "", "", "", "", [], "")
+    signer: Wallet = devnet.user(0) if case.name == "bad signature" else wallet
+    try:
+        view = await client.submit(data.swap, signer)
+    except Refused as error:
+        return replace(empty, state="refused", reason=str(error))
+    if case.ends == "cancelled":
+        await client.cancel(view, wallet)
+    return empty
+
+
+async def _look(client: Client, row: Shown, tokens: dict[tuple[str, int], v1.TokenView]) -> Shown:
+    if row.state in _FINAL:
+        return row
+    view = await client.intent(row.id)
+    sell, buy = tokens[row.case.sell], tokens[row.case.buy]
+    reason = view.code.replace("_", " ")
+    if view.state == "open" and view.reason is not None:
+        reason = f"{view.reason.code}: {view.reason.detail}"
+    return replace(
+        row,
+        state=view.state,
+        sold=_whole(view.sold, sell) if view.sold != "0" else "",
+        bought=_whole(view.bought, buy) if view.bought != "0" else "",
+        surplus_bps=view.surplus_bps,
+        net_gap_bps=view.net_gap_bps,
+        transactions=[fill.transaction for fill in view.fills],
+        reason=reason,
+    )
+
+
+def _has_shown(row: Shown) -> bool:
+    if row.case.ends != "open":
+        return row.state == row.case.ends
+    filled = not row.case.partial or bool(row.bought)
+    return row.state == "open" and bool(row.reason) and filled
+
+
+def _units(text: str, decimals: int) -> str:
+    """A decimal amount in base units; empty stays empty."""
+    if not text:
+        return ""
+    whole, _, fraction = text.partition(".")
+    return str(int(whole + fraction.ljust(decimals, "0")[:decimals]))
+
+
+def _whole(amount: str, token: v1.TokenView) -> str:
+    """Base units as a decimal number with the symbol; nothing is rounded away."""
+    digits = amount.rjust(token.decimals + 1, "0")
+    cut = len(digits) - token.decimals
+    number = f"{digits[:cut]}.{digits[cut:]}".rstrip("0").rstrip(".")
+    return f"{number} {token.symbol}"
+
+
+def _asked(
+    sell_amount: str, sell: v1.TokenView, buy_amount: str, buy: v1.TokenView, kind: Kind
+) -> str:
+    least, most = ("≥", "") if kind is Kind.EXACT_IN else ("", "≤")
+    return f"{most}{_whole(sell_amount, sell)} → {least}{_whole(buy_amount, buy)}"
