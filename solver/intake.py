@@ -41,6 +41,7 @@ from solver.settler import Contracts
 from solver.worker import SolverFailed, Worker
 
 FILL_GAS = 140_000
+_PARTS = 20
 _MAX_SIGNATURE_HEX = 2 + 2 * 65
 
 
@@ -196,7 +197,9 @@ class Intake:
         if snapshot is None:
             return Rejection("not_ready", "there is no snapshot of the market yet")
         if not swap.max_fee:
-            fields["max_fee"] = 2 * fee_of(swap, snapshot, gas_values(snapshot, self.world))
+            flat = fee_of(swap, snapshot, gas_values(snapshot, self.world))
+            # Every partial fill carries the flat fee, within its share of the cap.
+            fields["max_fee"] = flat * (_PARTS if swap.partial_fill else 2)
         return self._limit(Swap(**fields), slippage_bps, snapshot)
 
     def _limit(self, swap: Swap, slippage_bps: int, snapshot: Snapshot) -> Swap | Rejection:

@@ -1,8 +1,8 @@
 """A batch from snapshot and intents to a checked, certified solution.
 
-relax → choose (whole fills, one rate per pair) → settle → remove cycles → integers → verify. A
-proposal that fails a later step costs one order, the tightest, and the rest is tried again; the
-bound is always that of the whole batch.
+reference → relax → choose (whole fills, one rate per pair) → settle → remove cycles → integers →
+verify. A proposal that fails a later step costs one order, the tightest, and the rest is tried
+again; the bound is always that of the whole batch.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from solver.core import graph, pricing, program, proof
+from solver.core import graph, pricing, program, proof, reference
 from solver.core.curves import Array
 from solver.core.graph import Node
 from solver.core.intent import max_fee
@@ -90,10 +90,13 @@ def solve_batch(
     if not kept:
         return _empty(snapshot, refused)
     batch = normalise(built, kept, terms.fees, prices, terms.max_impact_bps, terms.rows)
+    progress("reference")
+    incumbent, floors = reference.reference(batch, snapshot.hash)
+    batch = replace(batch, problem=replace(batch.problem, floors=floors))
     progress("relax")
     relaxed = program.solve(batch.problem)
     progress("integers")
-    answer = _to_integers(snapshot, batch, relaxed, terms)
+    answer = _to_integers(snapshot, batch, relaxed, incumbent, terms)
     fills = answer.priced.fills if answer.priced else ()
     certificate = proof.prove(snapshot, batch, relaxed, answer.plan, fills, prices)
     reasons = [OpenReason(digest, *reason) for digest, reason in sorted(refused.items())]
@@ -113,7 +116,9 @@ def _refused(
     return refused
 
 
-def _to_integers(snapshot: Snapshot, batch: Batch, relaxed: Plan, terms: Terms) -> _Answer:
+def _to_integers(
+    snapshot: Snapshot, batch: Batch, relaxed: Plan, incumbent: Sequence[bool], terms: Terms
+) -> _Answer:
     """Try, drop the order in the way, try again; in the end nothing is filled."""
     pools = {pool.id: pool for pool in snapshot.pools}
     own = graph.inventories(snapshot, terms.capital_bps)
@@ -121,7 +126,7 @@ def _to_integers(snapshot: Snapshot, batch: Batch, relaxed: Plan, terms: Terms) 
     dropped: dict[str, str] = {}
     stage = "program"
     while any(active):
-        chosen = program.choose(batch.problem, relaxed, active)
+        chosen = program.choose(batch.problem, relaxed, active, incumbent)
         if not any(chosen):
             break
         plan = _acyclic(batch, chosen)

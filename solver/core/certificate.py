@@ -6,11 +6,13 @@ batch has more surplus than
     g(ν, λ) = Σ_arcs max_x [ν_out f(x) − ν_in x]
             + Σ_exact-in  Δ_i · max(0, ν_s − ℓ_i ν_t − λ·c_i/Δ_i)
             + Σ_exact-out Y_i · max(0, max(ν_s, p_s)/ℓ_i − ν_t − λ·c_i/Y_i)
-            + Σ_rows λ·rhs,
+            + Σ_rows λ·rhs
+            − Σ_exact-in pairs (ν_t − p_t)·F_d/p_t − Σ_exact-out max(0, ν_s − p_s)·F_i/p_s,
 
-by weak duality; lots, gas and uniform rates only lower what can be had. In the case that an order
-is filled whole, its term counts as it is, below zero too; in the case that it is out, not at all.
-A list of cases that leaves none out proves the largest of their bounds.
+by weak duality, where F is the surplus that every plan owes to a pair; lots, gas and uniform rates
+only lower what can be had. In the case that an order is filled whole, its term counts as it is,
+below zero too; in the case that it is out, not at all. A list of cases that leaves none out proves
+the largest of their bounds.
 """
 
 from __future__ import annotations
@@ -53,6 +55,11 @@ def bound(
         else:
             gain = order.size * (price_in - order.limit * price_out)
         total += gain - charge if i in whole else max(0.0, gain - charge)
+    for floor in problem.floors:
+        first = problem.orders[floor.members[0]]
+        node = first.sell if first.exact_out else first.buy
+        price = problem.prices[node]
+        total -= max(0.0, lifted[node] - price) * floor.amount / price
     return total + (abs(total) + 1.0) * _OUTWARD
 
 

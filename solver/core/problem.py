@@ -36,6 +36,17 @@ class ExtraRow(Struct, frozen=True):
     rhs: float
 
 
+class Floor(Struct, frozen=True):
+    """The surplus that a directed pair, or one exact-out order, has in the reference outcome.
+
+    ``members`` are the orders that it fills there, ``amount`` the surplus at reference prices. A
+    plan for a batch without one of them owes nothing.
+    """
+
+    members: tuple[int, ...]
+    amount: float
+
+
 class Problem(Struct, frozen=True):
     """One batch in normalised units. ``prices`` is p per node."""
 
@@ -44,6 +55,7 @@ class Problem(Struct, frozen=True):
     orders: tuple[Order, ...]
     prices: Array
     rows: tuple[ExtraRow, ...] = ()
+    floors: tuple[Floor, ...] = ()
 
 
 class Plan(Struct, frozen=True):

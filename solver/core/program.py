@@ -5,6 +5,7 @@
                 output of an arc ≤ f(input), concave (segments of one column each)
                 Y_d ≥ Σ ℓ_i x_i,   x_i ≤ y_i/ℓ_i,   named extra rows  Σ c_i·fill_i ≤ rhs
                 all-or-nothing: x_i ∈ {0, Δ_i};   one rate per pair: x_i > 0 ⇒ Y_d ≥ ℓ_i X_d
+                surplus of a pair ≥ its floor F_d, the surplus of the reference outcome
 
 Everything inside is normalised: one unit of any token is worth the largest order of the batch at
 reference prices. GLOP solves the relaxation on segments that shrink around the solution; SCIP
@@ -14,7 +15,7 @@ proof is made by :mod:`solver.core.certificate`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ _NODE_LIMIT = 2_000
 #: No pair is planned at more than this multiple of its reference rate and its limits.
 _MOST_RATE = 10.0
 _REWARD = 100.0
+_ASIDE = 1e-4
 
 
 class ProgramError(Exception):
@@ -133,11 +135,30 @@ def duals(
     return best
 
 
-def choose(problem: Problem, plan: Plan, active: Sequence[bool]) -> list[bool]:
+def alone(problem: Problem, active: Sequence[bool], focus: Collection[int]) -> Plan | None:
+    """The plan for exactly the active orders that is best for those in ``focus``, or None.
+
+    All-or-nothing orders are whole. The others count so little that they only break ties.
+    """
+    flow, nu = np.zeros(len(problem.arcs.a)), problem.prices
+    best: Plan | None = None
+    for spread in (1.0, _SHRINK, _SHRINK**2, _SHRINK**3):
+        breaks = _breakpoints(problem.arcs, nu, flow, spread)
+        try:
+            best = _solve_once(problem, _relaxed(problem, breaks, active, chosen=True, focus=focus))
+        except ProgramError:
+            return best
+        flow, nu = best.flow, best.nu / max(float(np.max(best.nu, initial=0.0)), _TINY)
+    return best
+
+
+def choose(
+    problem: Problem, plan: Plan, active: Sequence[bool], incumbent: Sequence[bool]
+) -> list[bool]:
     """Which orders to fill when some are all-or-nothing or several limits share one rate.
 
     The segments of ``plan`` are kept and binaries added (SCIP). An order that the program leaves
-    at zero is out. When the MIP returns nothing, the orders that the relaxation filled are kept.
+    at zero is out. When the MIP returns nothing, the incumbent is kept.
     """
     if not _needs_binaries(problem, plan, active):
         return list(active)
@@ -146,8 +167,7 @@ def choose(problem: Problem, plan: Plan, active: Sequence[bool]) -> list[bool]:
     binaries = _add_binaries(problem, model, active)
     answer = _run(model.columns, "scip")
     if answer is None:
-        shares = _shares(problem, plan)
-        return [on and share > 1e-9 for on, share in zip(active, shares, strict=True)]
+        return [on and kept for on, kept in zip(active, incumbent, strict=True)]
     values, _ = answer
     return [on and values[binaries[i]] > 0.5 for i, on in enumerate(active)]
 
@@ -178,7 +198,7 @@ def settle(problem: Problem, active: Sequence[bool], plan: Plan) -> Plan:
 def idle(problem: Problem, targets: Sequence[int]) -> Array:
     """The flow that yields most of the target tokens, at their prices, with no order at all."""
     flow, nu = np.zeros(len(problem.arcs.a)), problem.prices
-    bare = replace(problem, orders=(), rows=())
+    bare = replace(problem, orders=(), rows=(), floors=())
     for round_number in range(4):
         model = _relaxed(bare, _breakpoints(bare.arcs, nu, flow, _SHRINK**round_number), None)
         for target in targets:
@@ -269,8 +289,10 @@ def _relaxed(
     active: Sequence[bool] | None,
     chosen: bool = False,
     rate_rule: bool = True,
+    focus: Collection[int] | None = None,
 ) -> _Model:
     columns = _Columns()
+    floors = _floors(problem, active)
     arcs, orders = problem.arcs, problem.orders
     nodes = [columns.at_least(0.0) for _ in range(problem.node_count)]
     arc_numbers, widths, slopes = _segments(arcs, breaks)
@@ -283,13 +305,19 @@ def _relaxed(
     shortfall: dict[tuple[int, int], list[tuple[int, float]]] = {}
     for i, order in enumerate(orders):
         on = 1.0 if active is None or active[i] else 0.0
-        price_in, price_out = problem.prices[order.sell], problem.prices[order.buy]
+        weight = 1.0 if focus is None or i in focus else _ASIDE
+        price_in = weight * problem.prices[order.sell]
+        price_out = weight * problem.prices[order.buy]
         whole = chosen and on > 0.0 and not order.divisible
         if order.exact_out:
             sold = columns.variable(-price_in, on * order.size / order.limit)
             value = price_in / order.limit
             bought = columns.variable(value, on * order.size, order.size if whole else 0.0)
-            columns.at_least(0.0, (bought, 1.0 / order.limit), (sold, -1.0))
+            owed = floors.get((i,), 0.0) / max(problem.prices[order.sell], _TINY)
+            terms = [(bought, 1.0 / order.limit), (sold, -1.0)]
+            if owed:
+                terms.append((columns.variable(-_REWARD, owed), 1.0))
+            columns.at_least(owed, *terms)
             columns.put(nodes[order.buy], bought, -1.0)
         else:
             low = order.size if whole else 0.0
@@ -304,7 +332,9 @@ def _relaxed(
         model.sold.append(sold)
         model.bought.append(bought)
     for pair, terms in shortfall.items():
-        columns.at_least(0.0, (model.payout[pair], 1.0), *terms)
+        owed = floors.get(pair, 0.0) / max(problem.prices[pair[1]], _TINY)
+        slack = [(columns.variable(-_REWARD, owed), 1.0)] if owed else []
+        columns.at_least(owed, (model.payout[pair], 1.0), *terms, *slack)
         if not rate_rule:
             continue
         # A pair that sells nothing is paid nothing; without this, surplus could go to nobody.
@@ -321,6 +351,17 @@ def _relaxed(
         ]
         model.extra_row.append(columns.at_least(-extra.rhs, *terms))
     return model
+
+
+def _floors(problem: Problem, active: Sequence[bool] | None) -> dict[tuple[int, ...], float]:
+    """What is owed, by (sell, buy) for exact-in pairs and by (order,) for exact-out orders."""
+    owed: dict[tuple[int, ...], float] = {}
+    for floor in problem.floors:
+        if active is None or all(active[i] for i in floor.members):
+            first = problem.orders[floor.members[0]]
+            key = floor.members if first.exact_out else (first.sell, first.buy)
+            owed[key] = floor.amount
+    return owed
 
 
 def _level_rows(problem: Problem, model: _Model, active: Sequence[bool]) -> None:

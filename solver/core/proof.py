@@ -13,10 +13,11 @@ from itertools import count
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from solver.core import certificate, graph, pricing, program
 from solver.core.graph import Node
-from solver.core.problem import Batch, Plan, Problem
+from solver.core.problem import Batch, Floor, Plan, Problem
 from solver.core.types import BPS, Certificate, Exact, Fill, Kind, Leaf, TokenId
 from solver.core.venue import Pool, Snapshot
 
@@ -43,8 +44,10 @@ def prove(
     prices: Mapping[TokenId, float],
 ) -> Certificate:
     """Bound, arbitrage floor and gap of exact ``fills``, in numeraire units."""
-    problem = batch.problem
     value = surplus(batch, fills)
+    if not _pays_floors(batch, fills):
+        batch = replace(batch, problem=replace(batch.problem, floors=()))
+    problem = batch.problem
     leaves = cover(problem, relaxed, value)
     worst = max(leaves, key=lambda leaf: leaf.bound)
     upper = worst.bound * batch.scale
@@ -55,6 +58,8 @@ def prove(
     by_digest = {intent.digest: intent for intent in batch.intents}
     volume = sum(prices[by_digest[fill.digest].swap.buy] * (fill.buy + fill.fee) for fill in fills)
     assumptions = ["lots, gas and uniform rates only lower what can be had"]
+    if problem.floors:
+        assumptions.append("every pair gets at least the surplus of the reference outcome")
     if batch.graph.sampled:
         assumptions.append("curves sampled, not declared: " + ", ".join(batch.graph.sampled))
     if len(prices) > len(snapshot.prices):
@@ -75,6 +80,10 @@ def prove(
         assumptions=assumptions,
         binding=binding(batch, chosen, relaxed),
         leaves=proven,
+        floors={
+            _floor_name(batch, floor): _decimal(floor.amount * batch.scale)
+            for floor in problem.floors
+        },
     )
 
 
@@ -142,6 +151,23 @@ def _leaf(batch: Batch, case: Case, prices: Mapping[TokenId, float]) -> Leaf:
             for row, weight in zip(batch.problem.rows, case.plan.multipliers, strict=True)
         },
     )
+
+
+def _floor_name(batch: Batch, floor: Floor) -> str:
+    swap = batch.intents[floor.members[0]].swap
+    digest = batch.intents[floor.members[0]].digest
+    return digest if swap.kind is Kind.EXACT_OUT else f"{swap.sell}>{swap.buy}"
+
+
+def _pays_floors(batch: Batch, fills: Sequence[Fill]) -> bool:
+    """Whether exact fills give each pair its floor; if not, nothing may be proven with floors."""
+    by_digest = {fill.digest: fill for fill in fills}
+    for floor in batch.problem.floors:
+        names = {batch.intents[i].digest for i in floor.members}
+        kept = [fill for digest, fill in by_digest.items() if digest in names]
+        if surplus(batch, kept) < floor.amount * (1.0 - 1e-9):
+            return False
+    return True
 
 
 def surplus(batch: Batch, fills: Sequence[Fill]) -> float:
