@@ -40,11 +40,11 @@ class Case(Struct, frozen=True):
 
 
 CASES: tuple[Case, ...] = (
-    Case("order book", 0, ("WETH", A), ("USDC", A), "0.5", slippage_bps=20),
+    Case("order book", 0, ("WETH", A), ("USDC", A), "0.5", slippage_bps=300),
     Case("match, one side", 0, ("WBTC", B), ("DAI", B), "0.5", slippage_bps=0),
     Case("match, other side", 1, ("DAI", B), ("WBTC", B), "30010", slippage_bps=30),
     Case("split over pools", 1, ("WETH", A), ("USDC", A), "20", slippage_bps=300),
-    Case("two hops", 2, ("WBTC", A), ("USDC", A), "0.5", slippage_bps=400),
+    Case("two hops", 2, ("WBTC", A), ("USDC", A), "0.5", slippage_bps=700),
     Case("exact output", 3, ("WETH", A), ("USDC", A), "", "5000", Kind.EXACT_OUT),
     Case("partly filled", 4, ("WETH", A), ("DAI", A), "200", "491000", partial=True, ends="open"),
     Case("cross-chain", 2, ("WETH", A), ("USDC", B), "2", slippage_bps=200),

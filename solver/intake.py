@@ -41,7 +41,7 @@ from solver.settler import Contracts
 from solver.worker import SolverFailed, Worker
 
 FILL_GAS = 140_000
-_PARTS = 20
+_PARTS = 100
 _MAX_SIGNATURE_HEX = 2 + 2 * 65
 
 

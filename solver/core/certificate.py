@@ -1,18 +1,17 @@
 """The proof of an answer: an upper bound from prices, computed without the optimiser.
 
-For any ν ≥ 0 with ν_t ≥ p_t on the tokens that exact-in orders buy, and any λ ≥ 0, no plan of the
-batch has more surplus than
+For any ν ≥ 0 and any λ ≥ 0, no plan of the batch has more surplus than
 
     g(ν, λ) = Σ_arcs max_x [ν_out f(x) − ν_in x]
-            + Σ_exact-in  Δ_i · max(0, ν_s − ℓ_i ν_t − λ·c_i/Δ_i)
-            + Σ_exact-out Y_i · max(0, max(ν_s, p_s)/ℓ_i − ν_t − λ·c_i/Y_i)
-            + Σ_rows λ·rhs
-            − Σ_exact-in pairs (ν_t − p_t)·F_d/p_t − Σ_exact-out max(0, ν_s − p_s)·F_i/p_s,
+            + Σ_exact-in  Δ_i · max(0, ν_s − ℓ_i (p_t + α_t) + κ_t r_i − λ·c_i/Δ_i)
+            + Σ_exact-out Y_i · max(0, (p_s + α_s)/ℓ_i − κ_s/r_i − ν_t − λ·c_i/Y_i)
+            + Σ_rows λ·rhs − Σ_pairs α_t·F_d/p_t − Σ_exact-out α_s·F_i/p_s,
+    α = max(0, ν − p), κ = max(0, p − ν),
 
-by weak duality, where F is the surplus that every plan owes to a pair; lots, gas and uniform rates
-only lower what can be had. In the case that an order is filled whole, its term counts as it is,
-below zero too; in the case that it is out, not at all. A list of cases that leaves none out proves
-the largest of their bounds.
+by weak duality: ℓ are limits, r the caps on rates, F the surplus owed to a pair. Lots, gas and
+uniform rates only lower what can be had. In the case that an order is filled whole, its term counts
+as it is, below zero too; in the case that it is out, not at all. A list of cases that leaves none
+out proves the largest of their bounds.
 """
 
 from __future__ import annotations
@@ -36,37 +35,29 @@ def bound(
     whole: Collection[int] = (),
     out: Collection[int] = (),
 ) -> float:
-    """g(ν, λ) rounded outward, in normalised units. ν is lifted to p where the proof needs it."""
-    lifted = lift(problem, nu, out)
+    """g(ν, λ) rounded outward, in normalised units."""
     penalty = np.zeros(len(problem.orders))
     total = 0.0
     for row, weight in zip(problem.rows, multipliers, strict=True):
         total += weight * row.rhs
         for position, coefficient in row.coefficients.items():
             penalty[position] += weight * coefficient
-    total += float(np.sum(curves.arbitrage(problem.arcs, lifted)))
+    total += float(np.sum(curves.arbitrage(problem.arcs, nu)))
     for i, (order, charge) in enumerate(zip(problem.orders, penalty, strict=True)):
         if i in out:
             continue
-        price_in, price_out = lifted[order.sell], lifted[order.buy]
+        price_in, price_out = nu[order.sell], nu[order.buy]
+        own = problem.prices[order.sell if order.exact_out else order.buy]
+        paid = price_in if order.exact_out else price_out
+        better, worse = max(own, paid), max(0.0, own - paid)
         if order.exact_out:
-            own = problem.prices[order.sell]
-            gain = order.size * (max(price_in, own) / order.limit - price_out)
+            gain = order.size * (better / order.limit - worse / problem.cap(i) - price_out)
         else:
-            gain = order.size * (price_in - order.limit * price_out)
+            gain = order.size * (price_in - order.limit * better + worse * problem.cap(i))
         total += gain - charge if i in whole else max(0.0, gain - charge)
     for floor in problem.floors:
         first = problem.orders[floor.members[0]]
         node = first.sell if first.exact_out else first.buy
         price = problem.prices[node]
-        total -= max(0.0, lifted[node] - price) * floor.amount / price
+        total -= max(0.0, nu[node] - price) * floor.amount / price
     return total + (abs(total) + 1.0) * _OUTWARD
-
-
-def lift(problem: Problem, nu: Array, out: Collection[int] = ()) -> Array:
-    """ν with ν_t ≥ p_t on every token that an exact-in order buys, those left out aside."""
-    lifted = np.array(nu, dtype=float)
-    for i, order in enumerate(problem.orders):
-        if not order.exact_out and i not in out:
-            lifted[order.buy] = max(lifted[order.buy], problem.prices[order.buy])
-    return lifted

@@ -370,6 +370,9 @@ class _Pricer:
         if step is None:
             return Infeasible("limit", self._batch.intents[groups[0].exact_out[0]].digest)
         set_factor(step)
+        # Beside exact-in orders, what an exact-out order saves would be missing in their payouts.
+        if any(group.exact_in for group in self._groups):
+            return None
         for group in groups:
             found = _least(1, self._paid_in[group.name], self._with(self._setter(group)))
             if found is not None:

@@ -16,6 +16,8 @@ from solver.core.curves import Arcs, Array
 from solver.core.graph import ESCROW, NOW, Graph, Node
 from solver.core.types import BPS, Intent, Kind, TokenId
 
+_MOST_RATE = 10.0
+
 
 class Order(Struct, frozen=True):
     """An order in normalised units. ``limit`` is the least buy per sell; ``size`` is Δ or Y."""
@@ -48,7 +50,11 @@ class Floor(Struct, frozen=True):
 
 
 class Problem(Struct, frozen=True):
-    """One batch in normalised units. ``prices`` is p per node."""
+    """One batch in normalised units. ``prices`` is p per node.
+
+    ``caps`` bounds the rate of each order's pair: surplus that only moves from one pair to another
+    would otherwise look as good as surplus that is made.
+    """
 
     arcs: Arcs
     node_count: int
@@ -56,6 +62,15 @@ class Problem(Struct, frozen=True):
     prices: Array
     rows: tuple[ExtraRow, ...] = ()
     floors: tuple[Floor, ...] = ()
+    caps: tuple[float, ...] = ()
+
+    def cap(self, i: int) -> float:
+        """The best rate that order i may get; without a reference outcome a generous one."""
+        if self.caps:
+            return self.caps[i]
+        order = self.orders[i]
+        reference = float(self.prices[order.sell] / self.prices[order.buy])
+        return _MOST_RATE * max(order.limit, reference)
 
 
 class Plan(Struct, frozen=True):

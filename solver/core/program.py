@@ -33,10 +33,9 @@ _ROUNDS = 7
 _SHRINK = 0.15
 _TINY = 1e-12
 _NODE_LIMIT = 2_000
-#: No pair is planned at more than this multiple of its reference rate and its limits.
-_MOST_RATE = 10.0
 _REWARD = 100.0
 _ASIDE = 1e-4
+_ALONE_ROUNDS = 5
 
 
 class ProgramError(Exception):
@@ -116,7 +115,7 @@ def duals(
     whole: frozenset[int] = frozenset(),
     out: frozenset[int] = frozenset(),
 ) -> Plan:
-    """The relaxation without the plan's own rule on rates: its ν and λ give the least bound.
+    """The relaxation once more, for its ν and λ.
 
     ``whole`` orders are pulled in by a reward, not forced, so that ν exists even where they
     cannot be filled; ``out`` orders are fixed at zero.
@@ -126,7 +125,7 @@ def duals(
     best = start
     for round_number in range(4):
         breaks = _breakpoints(problem.arcs, nu, flow, _SHRINK**round_number)
-        model = _relaxed(problem, breaks, active, rate_rule=False)
+        model = _relaxed(problem, breaks, active)
         for i in whole:
             fixed = model.bought[i] if problem.orders[i].exact_out else model.sold[i]
             model.columns.cost[fixed] += _REWARD
@@ -142,13 +141,16 @@ def alone(problem: Problem, active: Sequence[bool], focus: Collection[int]) -> P
     """
     flow, nu = np.zeros(len(problem.arcs.a)), problem.prices
     best: Plan | None = None
-    for spread in (1.0, _SHRINK, _SHRINK**2, _SHRINK**3):
-        breaks = _breakpoints(problem.arcs, nu, flow, spread)
+    for number in range(_ALONE_ROUNDS):
+        breaks = _breakpoints(problem.arcs, nu, flow, _SHRINK ** max(0, number - 1))
+        whole = number >= _ALONE_ROUNDS - 2  # coarse secants may lie below a limit that holds
+        model = _relaxed(problem, breaks, active, chosen=whole, focus=focus)
         try:
-            best = _solve_once(problem, _relaxed(problem, breaks, active, chosen=True, focus=focus))
+            plan = _solve_once(problem, model)
         except ProgramError:
-            return best
-        flow, nu = best.flow, best.nu / max(float(np.max(best.nu, initial=0.0)), _TINY)
+            continue
+        best = plan if whole else None
+        flow, nu = plan.flow, plan.nu / max(float(np.max(plan.nu, initial=0.0)), _TINY)
     return best
 
 
@@ -288,7 +290,6 @@ def _relaxed(
     breaks: Array,
     active: Sequence[bool] | None,
     chosen: bool = False,
-    rate_rule: bool = True,
     focus: Collection[int] | None = None,
 ) -> _Model:
     columns = _Columns()
@@ -303,6 +304,7 @@ def _relaxed(
         columns.put(nodes[arcs.head[arc]], column, float(gradient))
     model = _Model(columns, segment_arc, [], [], {}, [])
     shortfall: dict[tuple[int, int], list[tuple[int, float]]] = {}
+    pairs: dict[tuple[int, int], list[int]] = {}
     for i, order in enumerate(orders):
         on = 1.0 if active is None or active[i] else 0.0
         weight = 1.0 if focus is None or i in focus else _ASIDE
@@ -318,6 +320,7 @@ def _relaxed(
             if owed:
                 terms.append((columns.variable(-_REWARD, owed), 1.0))
             columns.at_least(owed, *terms)
+            columns.at_least(0.0, (sold, 1.0), (bought, -1.0 / problem.cap(i)))
             columns.put(nodes[order.buy], bought, -1.0)
         else:
             low = order.size if whole else 0.0
@@ -328,6 +331,7 @@ def _relaxed(
                 columns.put(nodes[order.buy], model.payout[pair], -1.0)
             bought = model.payout[pair]
             shortfall.setdefault(pair, []).append((sold, -order.limit))
+            pairs.setdefault(pair, []).append(i)
         columns.put(nodes[order.sell], sold, 1.0)
         model.sold.append(sold)
         model.bought.append(bought)
@@ -335,12 +339,8 @@ def _relaxed(
         owed = floors.get(pair, 0.0) / max(problem.prices[pair[1]], _TINY)
         slack = [(columns.variable(-_REWARD, owed), 1.0)] if owed else []
         columns.at_least(owed, (model.payout[pair], 1.0), *terms, *slack)
-        if not rate_rule:
-            continue
-        # A pair that sells nothing is paid nothing; without this, surplus could go to nobody.
-        reference = problem.prices[pair[0]] / max(problem.prices[pair[1]], _TINY)
-        most = _MOST_RATE * max(reference, *(-limit for _, limit in terms))
-        sold_terms = [(column, most) for column, _ in terms]
+        # A pair that sells nothing is paid nothing, and none is paid above its cap.
+        sold_terms = [(model.sold[i], problem.cap(i)) for i in pairs[pair]]
         columns.at_least(0.0, (model.payout[pair], -1.0), *sold_terms)
     if chosen and active is not None:
         _level_rows(problem, model, active)
@@ -368,7 +368,12 @@ def _level_rows(problem: Problem, model: _Model, active: Sequence[bool]) -> None
     """The rate of a pair is at least every chosen order's limit: Y_d ≥ ℓ_i·X_d."""
     members = _pairs(problem, active)
     for pair, group in members.items():
-        strictest = max(problem.orders[i].limit for i in group)
+        # Exact-out orders of the pair get the same rate, so their limits count as well.
+        strictest = max(
+            order.limit
+            for i, order in enumerate(problem.orders)
+            if i in group or (active[i] and (order.sell, order.buy) == pair)
+        )
         terms = [(model.sold[i], -strictest) for i in group]
         model.columns.at_least(0.0, (model.payout[pair], 1.0), *terms)
 
@@ -421,7 +426,7 @@ def _add_binaries(problem: Problem, model: _Model, active: Sequence[bool]) -> li
         if not order.divisible:
             columns.at_least(0.0, (binary, -order.size), (quantity, 1.0))
         group = members.get((order.sell, order.buy), [])
-        if not order.exact_out and len(group) > 1 and i in group:
+        if group and group != [i]:
             most = order.limit * sum(problem.orders[j].size for j in group)
             terms = [(model.sold[j], -order.limit) for j in group]
             payout = model.payout[(order.sell, order.buy)]

@@ -46,7 +46,7 @@ def prove(
     """Bound, arbitrage floor and gap of exact ``fills``, in numeraire units."""
     value = surplus(batch, fills)
     if not _pays_floors(batch, fills):
-        batch = replace(batch, problem=replace(batch.problem, floors=()))
+        batch = replace(batch, problem=replace(batch.problem, floors=(), caps=()))
     problem = batch.problem
     leaves = cover(problem, relaxed, value)
     worst = max(leaves, key=lambda leaf: leaf.bound)
@@ -59,7 +59,9 @@ def prove(
     volume = sum(prices[by_digest[fill.digest].swap.buy] * (fill.buy + fill.fee) for fill in fills)
     assumptions = ["lots, gas and uniform rates only lower what can be had"]
     if problem.floors:
-        assumptions.append("every pair gets at least the surplus of the reference outcome")
+        assumptions.append("every pair gets the surplus of the reference outcome at least")
+    if problem.caps:
+        assumptions.append("no pair is paid above the best of reference price, outcome and limit")
     if batch.graph.sampled:
         assumptions.append("curves sampled, not declared: " + ", ".join(batch.graph.sampled))
     if len(prices) > len(snapshot.prices):
@@ -83,6 +85,10 @@ def prove(
         floors={
             _floor_name(batch, floor): _decimal(floor.amount * batch.scale)
             for floor in problem.floors
+        },
+        caps={
+            batch.intents[i].digest: _decimal(cap * batch.unit[order.buy] / batch.unit[order.sell])
+            for i, (cap, order) in enumerate(zip(problem.caps, problem.orders, strict=False))
         },
     )
 
@@ -136,7 +142,7 @@ def _to_split(problem: Problem, case: Case) -> int | None:
 
 
 def _leaf(batch: Batch, case: Case, prices: Mapping[TokenId, float]) -> Leaf:
-    nu = certificate.lift(batch.problem, case.plan.nu, case.out)
+    nu = case.plan.nu
     return Leaf(
         whole=[batch.intents[i].digest for i in sorted(case.whole)],
         out=[batch.intents[i].digest for i in sorted(case.out)],

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Struct
 from msgspec.structs import replace
 
 from solver.core import program
@@ -19,15 +20,26 @@ from solver.core.problem import Batch, Floor, Plan, Problem
 #: Room for rounding to integers between a floor and what a plan must reach.
 _ROOM = 1e-6
 _MOST_VARIANTS = 6
+_NEAR = 1.05
 
 
-def reference(batch: Batch, seed: str) -> tuple[list[bool], tuple[Floor, ...]]:
-    """Which orders the reference outcome fills, and the floor of every pair in it."""
+class Outcome(Struct, frozen=True):
+    """Which orders the reference outcome fills, the floor of every pair, the cap of every order."""
+
+    active: list[bool]
+    floors: tuple[Floor, ...]
+    caps: tuple[float, ...]
+
+
+def reference(batch: Batch, seed: str) -> Outcome:
+    """Serve the pairs one after another."""
     problem = batch.problem
+    caps = [0.0] * len(problem.orders)
     active = [False] * len(problem.orders)
     floors: tuple[Floor, ...] = ()
     for group in _groups(batch, seed):
         best: Floor | None = None
+        rate = 0.0
         for members in _variants(problem, group):
             trial = [on or i in members for i, on in enumerate(active)]
             plan = program.alone(replace(problem, floors=floors), trial, members)
@@ -36,10 +48,24 @@ def reference(batch: Batch, seed: str) -> tuple[list[bool], tuple[Floor, ...]]:
             gained = surplus_of(problem, members, plan)
             if gained > (best.amount if best else 0.0) + _ROOM:
                 best = Floor(members, gained)
+                sold = sum(float(plan.sold[i]) for i in members)
+                rate = sum(float(plan.bought[i]) for i in members) / max(sold, 1e-12)
+        for i in group:
+            caps[i] = _cap(problem, group, i, rate)
         if best is not None:
             floors = (*floors, Floor(best.members, best.amount * (1.0 - _ROOM) - _ROOM / 10.0))
             active = [on or i in best.members for i, on in enumerate(active)]
-    return active, tuple(floor for floor in floors if floor.amount > 0.0)
+    owed = tuple(floor for floor in floors if floor.amount > 0.0)
+    return Outcome(active, owed, tuple(caps))
+
+
+def _cap(problem: Problem, group: Sequence[int], i: int, rate: float) -> float:
+    """The best of reference price, reference outcome and the group's limits that are near them."""
+    order = problem.orders[i]
+    fair = max(rate, problem.prices[order.sell] / problem.prices[order.buy])
+    limits = [problem.orders[k].limit for k in group]
+    best = max(fair, *(limit for limit in limits if limit <= _NEAR * fair), 0.0)
+    return float(best) * (1.0 + 10.0 * _ROOM)
 
 
 def surplus_of(problem: Problem, members: Sequence[int], plan: Plan) -> float:

@@ -179,7 +179,8 @@ class Certificate(Struct, frozen=True, rename="camel"):
     ``value``, ``bound``, ``arb_floor``, ``gap`` and ``net_gap`` are decimal strings in the
     numeraire that ``normalisation`` names. ``prices`` holds ν for every token, ``multipliers``
     λ ≥ 0 of the named rows; anyone can recompute ``bound`` from the snapshot and these.
-    ``floors`` is the surplus that every plan owes to a pair (or exact-out order), by name.
+    ``floors`` is the surplus that every plan owes to a pair (or exact-out order), by name; ``caps``
+    the best rate of each intent's pair, in base units bought per unit sold.
     ``leaves`` are cases that leave none out; the loosest one is repeated in the fields above.
     """
 
@@ -198,6 +199,7 @@ class Certificate(Struct, frozen=True, rename="camel"):
     binding: list[str] = field(default_factory=list)
     leaves: list[Leaf] = field(default_factory=list)
     floors: dict[str, str] = field(default_factory=dict)
+    caps: dict[str, str] = field(default_factory=dict)
 
 
 class OpenReason(Struct, frozen=True):
