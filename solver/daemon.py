@@ -88,6 +88,10 @@ class Daemon:
         self._holds: dict[str, Hold] = {}
         self._solved: tuple[str, frozenset[tuple[str, int]]] | None = None
 
+    def chain(self, chain_id: int) -> Chain:
+        """A chain that is served."""
+        return self._chains[chain_id]
+
     async def run(self, stop: asyncio.Event) -> None:
         """Tick until told to stop; a tick that has begun is finished."""
         await self.settler.recover()

@@ -40,26 +40,26 @@ class Case(Struct, frozen=True):
 
 
 CASES: tuple[Case, ...] = (
-    Case("order book", 0, ("WETH", A), ("USDC", A), "0.5", slippage_bps=300),
+    Case("order book", 0, ("WETH", A), ("USDC", A), "0.5", slippage_bps=600),
     Case("match, one side", 0, ("WBTC", B), ("DAI", B), "0.5", slippage_bps=0),
     Case("match, other side", 1, ("DAI", B), ("WBTC", B), "30010", slippage_bps=30),
-    Case("split over pools", 1, ("WETH", A), ("USDC", A), "20", slippage_bps=300),
-    Case("two hops", 2, ("WBTC", A), ("USDC", A), "0.5", slippage_bps=700),
-    Case("exact output", 3, ("WETH", A), ("USDC", A), "", "5000", Kind.EXACT_OUT),
-    Case("partly filled", 4, ("WETH", A), ("DAI", A), "200", "491000", partial=True, ends="open"),
-    Case("cross-chain", 2, ("WETH", A), ("USDC", B), "2", slippage_bps=200),
+    Case("split over pools", 1, ("WETH", A), ("USDC", A), "20", slippage_bps=600),
+    Case("two hops", 2, ("WBTC", A), ("USDC", A), "0.5", slippage_bps=900),
+    Case("exact output", 3, ("WETH", A), ("USDC", A), "", "5000", Kind.EXACT_OUT, False, 600),
+    Case("partly filled", 4, ("WETH", B), ("USDC", B), "200", "488000", partial=True, ends="open"),
+    Case("cross-chain", 2, ("WETH", A), ("USDC", B), "2", slippage_bps=600),
     Case("cancelled", 5, ("WETH", A), ("USDC", A), "1", "9000", ends="cancelled"),
     Case("expired", 5, ("WETH", A), ("USDC", A), "1", "9000", lifetime_seconds=2, ends="expired"),
     Case("bad signature", 5, ("WETH", A), ("USDC", A), "1", ends="refused"),
     Case("out of reach", 5, ("WETH", A), ("USDC", A), "1", "3000", ends="open"),
-    Case("stablecoins", 3, ("DAI", A), ("USDC", A), "10000", slippage_bps=50),
-    Case("buy ETH", 3, ("USDC", A), ("WETH", A), "7500", slippage_bps=200),
-    Case("three tokens", 4, ("DAI", A), ("WBTC", A), "5000", slippage_bps=400),
-    Case("cross-chain, same token", 1, ("USDC", A), ("USDC", B), "1500", slippage_bps=50),
-    Case("other chain", 4, ("USDC", B), ("WETH", B), "2500", slippage_bps=200),
-    Case("exact output, other chain", 0, ("WETH", B), ("USDC", B), "", "1000", Kind.EXACT_OUT),
-    Case("small", 2, ("USDC", A), ("DAI", A), "150", slippage_bps=200),
-    Case("large", 1, ("WBTC", A), ("WETH", A), "1", slippage_bps=600),
+    Case("stablecoins", 3, ("DAI", A), ("USDC", A), "10000", slippage_bps=300),
+    Case("buy ETH", 3, ("USDC", A), ("WETH", A), "7500", slippage_bps=300),
+    Case("three tokens", 4, ("DAI", A), ("WBTC", A), "5000", slippage_bps=800),
+    Case("cross-chain, same token", 1, ("USDC", A), ("USDC", B), "1500", slippage_bps=300),
+    Case("other chain", 4, ("USDC", B), ("WETH", B), "2500", slippage_bps=300),
+    Case("exact output there", 0, ("WETH", B), ("USDC", B), "", "1000", Kind.EXACT_OUT, False, 600),
+    Case("small", 2, ("USDC", A), ("DAI", A), "150", slippage_bps=300),
+    Case("large", 1, ("WBTC", A), ("WETH", A), "1", slippage_bps=900),
 )
 
 
@@ -93,7 +93,7 @@ async def play(daemon: Daemon, url: str, report: Report = lambda rows: None) -> 
         while time.monotonic() < deadline:
             rows = [await _look(client, row, tokens) for row in rows]
             report(rows)
-            if all(_has_shown(row) for row in rows) and daemon.settler.open_escrows == 0:
+            if all(has_shown(row) for row in rows) and daemon.settler.open_escrows == 0:
                 break
             await asyncio.sleep(_POLL_SECONDS)
         return rows
@@ -171,7 +171,8 @@ async def _look(client: Client, row: Shown, tokens: dict[tuple[str, int], v1.Tok
     )
 
 
-def _has_shown(row: Shown) -> bool:
+def has_shown(row: Shown) -> bool:
+    """Whether the case has shown what it is for."""
     if row.case.ends != "open":
         return row.state == row.case.ends
     filled = not row.case.partial or bool(row.bought)

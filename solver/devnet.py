@@ -7,6 +7,7 @@ them again through the run file. A daemon that stops in order stops them too.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import shutil
@@ -35,6 +36,7 @@ _ROOT = Path(__file__).resolve().parents[1]
 _MNEMONIC = "test test test test test test test test test test test junk"  # Anvil's, public
 _MAX = 2**256 - 1
 _MINING_SECONDS = 30.0
+_STOP_SECONDS = 5.0
 _ACCOUNTS = 10
 ADMIN, SOLVER, ATTESTER, FEES, FIRST_USER = 0, 1, 2, 3, 4
 
@@ -53,6 +55,10 @@ _LOT_WEI, _CENT = 10**16, 10**4
 _BRIDGED = ("WETH", "USDC")
 #: Whole tokens per user and for the solver's inventory.
 GRANTS = {"WETH": 1_000, "USDC": 2_500_000, "DAI": 2_500_000, "WBTC": 50}
+
+
+#: The chains that this process started; those of a daemon before us are known by their pid.
+_children: dict[int, subprocess.Popen[bytes]] = {}
 
 
 class DevnetError(Exception):
@@ -98,7 +104,7 @@ async def attach_or_start(
     Raises DevnetError when Anvil is missing or does not start.
     """
     path = directory / "devnet.json"
-    known = _read_run_file(path)
+    known = read_run_file(path)
     if set(known) == {chain for chain, _ in chains}:
         alive = [await _is_alive(known[chain], session) for chain, _ in chains]
         if all(alive):
@@ -133,6 +139,11 @@ def stop(deployments: Mapping[int, Deployment]) -> None:
     for deployment in deployments.values():
         if deployment.pid > 0 and _is_anvil(deployment.pid):
             os.kill(deployment.pid, signal.SIGTERM)
+    for deployment in deployments.values():
+        child = _children.pop(deployment.pid, None)
+        if child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                child.wait(_STOP_SECONDS)
 
 
 def find_anvil() -> str:
@@ -162,7 +173,7 @@ def _version(binary: str) -> str:
 
 
 def _start(binary: str, chain: int, port: int) -> Deployment:
-    port = port or _free_port()
+    port = port or free_port()
     command = [binary, "--hardfork", "cancun", "--silent", "--accounts", str(_ACCOUNTS)]
     command += ["--chain-id", str(chain), "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(
@@ -172,10 +183,12 @@ def _start(binary: str, chain: int, port: int) -> Deployment:
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
+    _children[process.pid] = process
     return Deployment(chain, f"http://127.0.0.1:{port}", process.pid, {}, time.time())
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port that nobody listens on now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
@@ -239,6 +252,8 @@ class _Builder:
         receipts: list[Any] = [None]
         async with asyncio.timeout(_MINING_SECONDS):
             while None in receipts:
+                # A transaction that waited for an earlier nonce does not wake the miner.
+                await self._rpc.call("evm_mine")
                 receipts = await self._rpc.batch(
                     [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in hashes]
                 )
@@ -355,12 +370,9 @@ async def _is_alive(deployment: Deployment, session: aiohttp.ClientSession) -> b
 
 def _is_anvil(pid: int) -> bool:
     """Whether the process is alive and an Anvil; pids are used again by others."""
-    try:
-        finished, _ = os.waitpid(pid, os.WNOHANG)
-        if finished == pid:
-            return False
-    except ChildProcessError:
-        pass  # not our child: a daemon before us started it
+    child = _children.get(pid)
+    if child is not None:
+        return child.poll() is None
     proc = Path(f"/proc/{pid}/cmdline")
     if proc.parent.parent.exists() and Path("/proc/self").exists():
         try:
@@ -376,7 +388,8 @@ def _is_anvil(pid: int) -> bool:
     return True
 
 
-def _read_run_file(path: Path) -> dict[int, Deployment]:
+def read_run_file(path: Path) -> dict[int, Deployment]:
+    """The local chains of a data directory; none when there is no sound run file."""
     try:
         listed = msgspec.json.decode(path.read_bytes(), type=list[Deployment])
     except (OSError, msgspec.DecodeError):

@@ -13,7 +13,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from solver.core import graph, pricing, program, proof, reference
+from solver.core import curves, graph, pricing, program, proof, reference
 from solver.core.curves import Array
 from solver.core.graph import Node
 from solver.core.intent import max_fee
@@ -41,6 +41,7 @@ from solver.core.venue import Snapshot
 from solver.core.verify import verify
 
 _MAX_CYCLES = 12
+_EXPLAINED_HOPS = 4
 
 
 class Terms(Struct, frozen=True):
@@ -261,10 +262,18 @@ def _explain(
 
 
 def _marginal_rate(problem: Problem, nu: Array, sell: int, buy: int) -> float:
-    """ν_s/ν_t, where both are worth something in this batch."""
-    if nu[buy] <= 1e-12 or nu[sell] <= 1e-12:
-        return 0.0
-    return float(nu[sell] / nu[buy])
+    """ν_s/ν_t where both are worth something in this batch, else the best path's rate."""
+    if nu[buy] > 1e-12 and nu[sell] > 1e-12:
+        return float(nu[sell] / nu[buy])
+    arcs = problem.arcs
+    slope = np.where(arcs.capacity > 0.0, curves.slope(arcs, np.zeros_like(arcs.a)), 0.0)
+    rate = np.zeros(problem.node_count)
+    rate[sell] = 1.0
+    for _ in range(_EXPLAINED_HOPS):
+        further = rate.copy()
+        np.maximum.at(further, arcs.head, rate[arcs.tail] * slope)
+        rate = further
+    return float(rate[buy])
 
 
 def _solution(

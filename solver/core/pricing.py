@@ -403,8 +403,13 @@ class _Pricer:
         )
 
     def _planned(self, group: _Group) -> int:
+        """The exact-out orders' input at the rate of the whole group in the plan."""
         unit = self._batch.unit[self._batch.graph.index[group.sell]]
-        return max(1, int(sum(float(self._plan.sold[i]) for i in group.exact_out) * unit))
+        members = (*group.exact_in, *group.exact_out)
+        sold = sum(float(self._plan.sold[i]) for i in members)
+        bought = sum(float(self._plan.bought[i]) for i in members)
+        wanted = sum(float(self._plan.bought[i]) for i in group.exact_out)
+        return max(1, int(wanted * sold / bought * unit))
 
     def _share_rest(self, left: dict[Node, int], rates: dict[str, tuple[int, int]]) -> None:
         """What is left at a node goes to its exact-in groups, in the plan's proportions."""

@@ -188,6 +188,7 @@ class BatchView(Struct, frozen=True, rename="camel"):
     intents: list[str]
     seconds: float
     stage: str
+    pools: list[str]
     clearing: dict[str, str]
     kept: dict[str, str]
     profit: str
@@ -360,6 +361,7 @@ def batch_view(batch: Batched, bundles: Iterable[BundleRecord]) -> BatchView:
         list(batch.digests),
         batch.seconds,
         solution.stage,
+        sorted({leg.pool for leg in solution.legs}),
         {pair: f"{rate[0]}/{rate[1]}" for pair, rate in solution.clearing.items()},
         {token: str(amount) for token, amount in solution.dust.items()},
         batch.profit,
