@@ -252,7 +252,6 @@ class _Builder:
         receipts: list[Any] = [None]
         async with asyncio.timeout(_MINING_SECONDS):
             while None in receipts:
-                # A transaction that waited for an earlier nonce does not wake the miner.
                 await self._rpc.call("evm_mine")
                 receipts = await self._rpc.batch(
                     [("eth_getTransactionReceipt", [tx_hash]) for tx_hash in hashes]
@@ -266,7 +265,10 @@ class _Builder:
 async def _deploy(
     deployment: Deployment, session: aiohttp.ClientSession, timeout_seconds: float
 ) -> Deployment:
-    builder = _Builder(Rpc(deployment.url, session, timeout_seconds))
+    rpc = Rpc(deployment.url, session, timeout_seconds)
+    builder = _Builder(rpc)
+    # Anvil forgets transactions that arrive out of order while it mines the one before them.
+    await rpc.call("evm_setAutomine", False)
     admin = account(ADMIN).address
     names: dict[str, str] = {}
     names["verifier"] = await builder.deploy(
@@ -332,7 +334,10 @@ def _funding(names: Mapping[str, str]) -> list[tuple[int, str, str]]:
 async def _connect_bridges(
     deployments: Sequence[Deployment], session: aiohttp.ClientSession, timeout_seconds: float
 ) -> None:
-    """Routes from every chain to every other: 5 bps, a small fixed fee, half a minute."""
+    """Routes from every chain to every other: 5 bps, a small fixed fee, half a minute.
+
+    The last step of the set-up: from here on each transaction is mined at once.
+    """
     unit = dict(TOKENS)
     for here in deployments:
         builder = _Builder(Rpc(here.url, session, timeout_seconds))
@@ -347,6 +352,7 @@ async def _connect_bridges(
                     route,
                 )
                 await builder.call((ADMIN, here.addresses["bridge"], data))
+        await Rpc(here.url, session, timeout_seconds).call("evm_setAutomine", True)
 
 
 @cache

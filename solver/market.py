@@ -252,7 +252,7 @@ def _nonsense(venue: Venue, pools: Sequence[Pool]) -> str:
 
 def _is_sane(arc: object) -> bool:
     if isinstance(arc, ConstantProductArc):
-        return arc.reserve_in >= 0 and arc.reserve_out >= 0 and 0.0 <= arc.fee < 1.0
+        return min(arc.reserve_in, arc.reserve_out) > 0 and 0.0 <= arc.fee < 1.0
     levels = getattr(arc, "levels", ())
     return all(
         math.isfinite(capacity) and math.isfinite(rate) and capacity >= 0.0 and rate >= 0.0

@@ -94,7 +94,6 @@ NONSENSE: list[tuple[Any, str]] = [
     (lambda: [pair("p", A, A, 1, 1)], "does not name two tokens"),
     (lambda: [pair("p", A, FAR, 1, 1)], "another chain"),
     (lambda: [BadArcs()], "no number"),
-    (lambda: [pair("p", A, B, -1, 1)], "no number"),
 ]
 
 
