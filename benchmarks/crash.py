@@ -33,6 +33,7 @@ from solver.wire import v1
 KILLS_PER_ROUND = 10
 _FINAL = {"settled", "cancelled", "expired", "refunded"}
 _QUIET_SECONDS = 60.0
+_TELLING = ("local_chains", "set_aside", "error", "Traceback")
 _PAIRS = (
     (("WETH", 31337), ("USDC", 31337), 10**17, 3 * 10**18),
     (("USDC", 31337), ("WETH", 31337), 2 * 10**8, 6 * 10**9),
@@ -63,10 +64,10 @@ class Round:
             client = Client(f"http://127.0.0.1:{self.port}", session)
             try:
                 for _ in range(kills):
-                    await self._start()
+                    await self._start(patient=self.random.random() > 0.15)
                     await self._live(client, self.random.uniform(0.0, 1.2))
                     await self._kill()
-                await self._start()
+                await self._start(patient=True)
                 await self._come_to_rest(client)
                 return await self._compare(client, session)
             finally:
@@ -79,7 +80,8 @@ class Round:
         text = text.replace("tick_seconds = 0.5", "tick_seconds = 0.1")
         (self.directory / "config.toml").write_text(text, encoding="utf-8")
 
-    async def _start(self) -> None:
+    async def _start(self, patient: bool) -> None:
+        """Start the daemon; unless ``patient`` it may be killed before it listens."""
         log = (self.directory / "daemon.log").open("ab")
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
@@ -92,8 +94,8 @@ class Round:
             stderr=log,
         )
         log.close()
-        if self.random.random() < 0.15:
-            return  # this one dies while it starts
+        if not patient:
+            return
         deadline = time.monotonic() + 40
         while time.monotonic() < deadline:
             try:
@@ -177,9 +179,12 @@ class Round:
     async def _compare(self, client: Client, session: aiohttp.ClientSession) -> dict[str, Any]:
         views = await self._intents(client)
         wrong = [f"lost {key}" for key in self.acknowledged if key not in views]
+        if wrong:
+            log = (self.directory / "daemon.log").read_text(encoding="utf-8").splitlines()
+            wrong += [line for line in log if any(word in line for word in _TELLING)]
         wrong += [
             f"cancelled, now {views[key].state}: {key}"
-            for key in self.cancelled
+            for key in self.cancelled & views.keys()
             if views[key].state != "cancelled"
         ]
         deployments = devnet.read_run_file(self.directory / "data" / "devnet.json")

@@ -380,33 +380,35 @@ async def running(config: Config) -> AsyncIterator[Daemon]:
         except (LedgerError, OSError) as error:
             raise StartError(str(error)) from error
         stack.callback(lambda: ledger.close())
-        deployments = await _local_chains(config, directory, session, ledger, stack)
+        deployments, attached = await _local_chains(config, directory, session)
+        if not attached:
+            stack.callback(devnet.stop, deployments)
         if ledger.book.intents and deployments and _is_foreign(ledger, deployments):
             ledger.close()
             ledger = _set_aside(directory, config)
-        daemon = await _assemble(config, ledger, session, deployments, stack)
-        yield daemon
+        yield await _assemble(config, ledger, session, deployments, stack)
+        # Chains that were found running outlive a daemon that fails, not one that is told to stop.
+        if attached:
+            stack.callback(devnet.stop, deployments)
 
 
 async def _local_chains(
     config: Config,
     directory: Path,
     session: aiohttp.ClientSession,
-    ledger: Ledger,
-    stack: contextlib.AsyncExitStack,
-) -> dict[int, devnet.Deployment]:
+) -> tuple[dict[int, devnet.Deployment], bool]:
+    """The local chains, and whether they were running already."""
     local = [(chain.chain_id, chain.port) for chain in config.chain if chain.is_local]
     if not local:
-        return {}
+        return {}, False
     try:
         deployments, was_running = await devnet.attach_or_start(
             local, directory, session, config.limits.start_timeout_seconds
         )
     except devnet.DevnetError as error:
         raise StartError(str(error)) from error
-    stack.callback(devnet.stop, deployments)
     log.info("local_chains", attached=was_running, chains=sorted(deployments))
-    return deployments
+    return deployments, was_running
 
 
 def _is_foreign(ledger: Ledger, deployments: dict[int, devnet.Deployment]) -> bool:

@@ -37,6 +37,7 @@ _MNEMONIC = "test test test test test test test test test test test junk"  # Anv
 _MAX = 2**256 - 1
 _MINING_SECONDS = 30.0
 _STOP_SECONDS = 5.0
+_ATTACH_SECONDS = 10.0
 _ACCOUNTS = 10
 ADMIN, SOLVER, ATTESTER, FEES, FIRST_USER = 0, 1, 2, 3, 4
 
@@ -363,7 +364,7 @@ def _artifact(name: str) -> JsonObject:
 
 
 async def _is_alive(deployment: Deployment, session: aiohttp.ClientSession) -> bool:
-    rpc = Rpc(deployment.url, session, 2.0)
+    rpc = Rpc(deployment.url, session, _ATTACH_SECONDS)
     settlement = deployment.addresses.get("settlement")
     if settlement is None:
         return False
