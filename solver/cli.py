@@ -40,6 +40,7 @@ from solver.wire import cow, instance, jsonio, v1
 
 EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT, EXIT_NOT_THERE = 0, 1, 2, 3
 _MAX_FILE_BYTES = 64 * 1024 * 1024
+_QUOTE_SLIPPAGE_BPS = 5_000
 _URL = "http://127.0.0.1:8645"
 
 T = TypeVar("T")
@@ -258,6 +259,8 @@ def quote(
 
     async def work(client: Client) -> v1.QuoteView:
         draft = await _draft(client, sell, buy, amount, chain, to_chain, exact_out, account)
+        # A question has no limit of its own; this one only keeps the order meaningful.
+        draft = replace(draft, slippage_bps=_QUOTE_SLIPPAGE_BPS)
         return await client.ask("POST", "/v1/quote", v1.QuoteView, draft)
 
     view = _call(url, work)
