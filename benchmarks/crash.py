@@ -155,15 +155,19 @@ class Round:
     async def _come_to_rest(self, client: Client) -> None:
         """Until nothing is on its way any more: no batched, no escrowed, no pending bundle."""
         deadline = time.monotonic() + _QUIET_SECONDS
-        quiet = 0
+        quiet, moving, ready = 0, [""], v1.Health("", [])
         while quiet < 5:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"it does not come to rest: {self._tail()}")
+                raise RuntimeError(f"no rest: {moving} {ready.reasons} {self._tail()}")
             await asyncio.sleep(0.2)
             views = await self._intents(client)
             bundles = await client.ask("GET", "/v1/settlements?limit=1000", list[v1.BundleView])
             moving = [v.id for v in views.values() if v.state in ("batched", "escrowed")]
-            moving += [b.id for b in bundles if b.state in ("built", "sending", "sent")]
+            moving += [
+                f"{b.role} {b.state} {b.transaction}"
+                for b in bundles
+                if b.state in ("built", "sending", "sent")
+            ]
             ready = await client.ask("GET", "/v1/ready", v1.Health)
             quiet = quiet + 1 if not moving and ready.status == "ok" else 0
 

@@ -7,6 +7,7 @@ slower for many reads. The endpoint is not trusted to be well-formed: every answ
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -215,9 +216,10 @@ class Wallet:
 class Chain:
     """One chain and the questions that the daemon asks it."""
 
-    def __init__(self, chain_id: int, rpc: Rpc) -> None:
+    def __init__(self, chain_id: int, rpc: Rpc, is_local: bool = False) -> None:
         self.id = chain_id
         self.rpc = rpc
+        self.is_local = is_local
 
     async def check(self) -> None:
         """Raise Unreachable unless the endpoint serves this chain."""
@@ -337,6 +339,15 @@ class Chain:
                 return ""
             return str(error)
         return ""
+
+    async def forget(self, tx_hash: str) -> None:
+        """Drop a transaction from a local chain's pool, so that sending it again is news.
+
+        Anvil may leave a transaction aside for good when it arrives while a block is being made.
+        """
+        if self.is_local:
+            with contextlib.suppress(RpcError):
+                await self.rpc.call("anvil_dropTransaction", tx_hash)
 
     async def receipt(self, tx_hash: str) -> Receipt | None:
         """The receipt, or None while the chain has not mined the transaction."""

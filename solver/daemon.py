@@ -438,7 +438,8 @@ async def _assemble(
     contracts: dict[int, Contracts] = {}
     for entry in config.chain:
         url = deployments[entry.chain_id].url if entry.is_local else entry.rpc_url
-        chain = Chain(entry.chain_id, Rpc(url, session, config.limits.rpc_timeout_seconds))
+        rpc = Rpc(url, session, config.limits.rpc_timeout_seconds)
+        chain = Chain(entry.chain_id, rpc, entry.is_local)
         settlement = (
             deployments[entry.chain_id].addresses["settlement"]
             if entry.is_local

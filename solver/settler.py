@@ -27,6 +27,7 @@ from solver.ledger import Ledger
 _ATTESTATION = crypto.keccak(b"Attestation(uint256 fillChain,bytes32 orderId,bytes32 fillHash)")
 _GAS_MARGIN_PERCENT = 130
 _POLL_SECONDS = 0.05
+_LOCAL_PATIENCE_POLLS = 40
 #: Errors of the settlement contract that carry the digest of the order at fault.
 _BLAMES = {
     selector(f"{name}(bytes32)").hex(): name
@@ -150,6 +151,7 @@ class Settler:
 
     async def _watch(self, identity: str) -> BundleRecord:
         """Send the stored bytes until the chain has decided; returns the final record."""
+        patience = _LOCAL_PATIENCE_POLLS
         while True:
             record = self._ledger.book.bundles[identity]
             chain = self._chains[record.bundle.chain]
@@ -159,6 +161,10 @@ class Settler:
                     if await self._is_deep(chain, receipt):
                         return await self._mined(record, receipt)
                 else:
+                    patience -= 1
+                    if patience == 0:
+                        await chain.forget(record.tx_hash)
+                        patience = _LOCAL_PATIENCE_POLLS
                     refusal = await chain.send(record.raw)
                     if refusal and await self._is_lost(chain, record):
                         return await self._finish(record, BundleState.DROPPED, refusal)
