@@ -24,6 +24,7 @@ _Positive = Annotated[int, Meta(ge=1)]
 _Seconds = Annotated[float, Meta(gt=0, le=1e9)]
 _Bps = Annotated[int, Meta(ge=0, le=10_000)]
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
+_Path = Annotated[str, Meta(min_length=1, max_length=4096)]
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 _SECRET = re.compile(r"private|mnemonic|secret|passw|seed", re.IGNORECASE)
 _SECRET_FREE = {"password_env", "attester_password_env"}
@@ -42,7 +43,7 @@ class Server(Struct, frozen=True, forbid_unknown_fields=True):
 class Storage(Struct, frozen=True, forbid_unknown_fields=True):
     """Where things are kept."""
 
-    directory: _Name = "data"
+    directory: _Path = "data"
     max_group: _Positive = 256
 
 

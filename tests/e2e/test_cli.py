@@ -158,7 +158,7 @@ def test_what_is_not_there_is_one_line_and_exit_3(tmp_path: Path) -> None:
 
 def test_an_unreachable_rpc_is_named(tmp_path: Path) -> None:
     keystore = tmp_path / "key.json"
-    keystore.write_text(json.dumps(Account.encrypt("0x" + "07" * 32, "secret", iterations=2)))
+    keystore.write_text(json.dumps(Account.encrypt(bytes([7]) * 32, "secret", iterations=2)))
     path = tmp_path / "config.toml"
     path.write_text(
         f'[storage]\ndirectory = "{tmp_path}/data"\n[solver]\nkeystore = "{keystore}"\n'
