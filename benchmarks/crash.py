@@ -14,6 +14,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import sys
 import tempfile
@@ -158,11 +159,17 @@ class Round:
         quiet, moving, ready = 0, [""], v1.Health("", [])
         while quiet < 5:
             if time.monotonic() > deadline:
-                raise RuntimeError(f"no rest: {moving} {ready.reasons} {self._tail()}")
+                kept = Path(tempfile.gettempdir()) / f"thalweg-restless-{time.time_ns()}"
+                shutil.copytree(self.directory, kept)
+                raise RuntimeError(f"no rest: {moving} {ready.reasons}; see {kept}")
             await asyncio.sleep(0.2)
             views = await self._intents(client)
             bundles = await client.ask("GET", "/v1/settlements?limit=1000", list[v1.BundleView])
-            moving = [v.id for v in views.values() if v.state in ("batched", "escrowed")]
+            moving = [
+                f"{view.id} {view.state} {view.code} {view.updated_at}"
+                for view in views.values()
+                if view.state in ("batched", "escrowed")
+            ]
             moving += [
                 f"{b.role} {b.state} {b.transaction}"
                 for b in bundles

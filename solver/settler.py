@@ -112,14 +112,15 @@ class Settler:
         """Simulate, sign, write, send and watch one bundle that the ledger knows as built."""
         record = self._ledger.book.bundles[identity]
         bundle, chain = record.bundle, self._chains[record.bundle.chain]
-        gas = await self.check(bundle)
-        if isinstance(gas, Blame):
-            return await self._finish(record, BundleState.DROPPED, gas.reason)
-        nonce = await chain.nonce(self._wallet.address)
-        limit = gas * _GAS_MARGIN_PERCENT // 100
         try:
+            gas = await self.check(bundle)
+            if isinstance(gas, Blame):
+                return await self._finish(record, BundleState.DROPPED, gas.reason)
+            nonce = await chain.nonce(self._wallet.address)
+            limit = gas * _GAS_MARGIN_PERCENT // 100
             signed = await chain.prepare(self._wallet, bundle.to, bundle.data, limit, nonce)
-        except RpcError as error:
+        except (RpcError, Unreachable) as error:
+            # Nothing has left; without this the intents would wait for a bundle that nobody sends.
             return await self._finish(record, BundleState.DROPPED, str(error))
         await self._ledger.append(
             BundleMoved(
