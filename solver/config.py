@@ -57,6 +57,7 @@ class BatchConfig(Struct, frozen=True, forbid_unknown_fields=True):
     capital_bps: _Bps = 2
     bundle_lifetime_seconds: _Positive = 60
     confirmations: _Positive = 1
+    min_fill_seconds: _Natural = 15
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):

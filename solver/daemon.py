@@ -159,6 +159,9 @@ class Daemon:
         for record in ready:
             swap = record.intent.swap
             if swap.is_cross_chain:
+                if swap.fill_deadline < now + self.config.batch.min_fill_seconds:
+                    await self._explain([_too_late(record)])
+                    continue
                 # Opposite directions would each wait for the other's escrow.
                 if direction not in (None, (swap.sell_chain, swap.buy_chain)):
                     continue
@@ -357,6 +360,15 @@ class Daemon:
 def _clock_slack(record: IntentRecord) -> int:
     """The chain's clock may be behind ours; a validity that starts later waits that long."""
     return _CLOCK_SLACK_SECONDS if record.intent.swap.valid_from else 0
+
+
+def _too_late(record: IntentRecord) -> OpenReason:
+    return OpenReason(
+        record.intent.digest,
+        "fill_deadline_near",
+        "there is too little time left to be sure of the payment, and a lock would last until "
+        "refundAfter",
+    )
 
 
 def _most_sold(intent: Intent) -> int:
