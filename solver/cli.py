@@ -207,8 +207,8 @@ def _solve_instance(body: bytes) -> tuple[JsonObject, Solution]:
     if isinstance(document, Rejection):
         raise ValueError(f"{document.code} {document.pointer}: {document.detail}")
     snapshot, intents, warnings = instance.to_core(document)
-    snapshot = replace(snapshot, hash="0x" + hashlib.sha256(body).hexdigest())
-    solution = solve_batch(snapshot, intents)
+    seed = document.seed or "0x" + hashlib.sha256(body).hexdigest()
+    solution = solve_batch(replace(snapshot, hash=seed), intents, instance.terms_to_core(document))
     answer: JsonObject = msgspec.to_builtins(solution, enc_hook=str)
     for fill in answer["fills"]:
         fill.update({key: str(fill[key]) for key in ("sell", "buy", "fee")})

@@ -45,6 +45,7 @@ class Storage(Struct, frozen=True, forbid_unknown_fields=True):
 
     directory: _Path = "data"
     max_group: _Positive = 256
+    record_batches: bool = True
 
 
 class BatchConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -40,6 +40,7 @@ from solver.intake import Intake, World, gas_values, terms_of
 from solver.ledger import Ledger, LedgerError
 from solver.market import Market, PriceList, Stake, VenueError, build_venue
 from solver.settler import Blame, Contracts, Settler, payment_of
+from solver.wire import instance
 from solver.worker import SolverFailed, Worker
 
 log = structlog.get_logger("thalweg.daemon")
@@ -248,6 +249,8 @@ class Daemon:
                 await self._punish(answer, bundle)
                 return
             estimates.append((bundle.chain, answer))
+        if self.config.storage.record_batches:
+            await asyncio.to_thread(self._record, batch.id, snapshot, intents)
         profit = self._profit(snapshot, intents, solution, estimates)
         now = time.time()
         await self.ledger.append(
@@ -312,6 +315,21 @@ class Daemon:
             )
         blocks = {str(c): (ref.number, ref.hash) for c, ref in snapshot.blocks.items()}
         return Batched(identity, now, tuple(digests), solution, blocks, seconds), planned
+
+    def _record(self, identity: str, snapshot: Snapshot, intents: Sequence[Intent]) -> None:
+        """The batch as an instance file; a disk that refuses costs the file, not the batch."""
+        terms = terms_of(tuple(intents), snapshot, self.world, self.config)
+        settlements = {c: contract.settlement for c, contract in self.world.contracts.items()}
+        document = instance.from_core(snapshot, intents, terms, settlements, self.world.tokens)
+        omitted = instance.omitted_pools(snapshot)
+        if omitted:
+            log.warning("batch_recorded_in_part", id=identity, omitted=omitted)
+        path = Path(self.config.storage.directory) / "batches" / f"{identity[2:18]}.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
+        except OSError as error:
+            log.warning("batch_not_recorded", id=identity, reason=str(error))
 
     def _profit(
         self,

@@ -12,7 +12,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from solver.core.types import BPS, Call, Exact, Leg, TokenId
-from solver.core.venue import Arc, ConstantProductArc, LevelsArc, Step
+from solver.core.venue import Arc, ConstantProductArc, LevelsArc, Quote, Step
 
 
 class NotExecutable(Exception):
@@ -250,3 +250,27 @@ class LimitOrderPool(Struct, frozen=True, kw_only=True):
     def encode(self, leg: Leg) -> Sequence[Call]:
         """A foreign order of an instance file cannot be called."""
         raise NotExecutable(f"{self.id}: {leg.amount_in} in has no contract to go to")
+
+
+class RoutePool(Struct, frozen=True, kw_only=True):
+    """A bridge of an instance file: its price list, without a contract behind it."""
+
+    id: str
+    quote: Quote
+
+    @property
+    def tokens(self) -> tuple[TokenId, ...]:
+        """Source, then destination."""
+        return (self.quote.token_in, self.quote.token_out)
+
+    def route(self) -> Quote:
+        """The price list."""
+        return self.quote
+
+    def swap(self, token_in: TokenId, token_out: TokenId, amount: int, exact: Exact) -> Step:
+        """Nothing: what a bridge delivers exists in no bundle of the file."""
+        return Step(0, 0, 0, self)
+
+    def encode(self, leg: Leg) -> Sequence[Call]:
+        """Raises NotExecutable."""
+        raise NotExecutable(self.id)

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import msgspec
 from msgspec import Struct
 
+from solver.core.batch import Terms
 from solver.core.intent import digest_of
-from solver.core.pools import BookPool, ConstantProductPool, Level, LimitOrderPool
+from solver.core.pools import (
+    BookPool,
+    ConstantProductPool,
+    Level,
+    LimitOrderPool,
+    RoutePool,
+)
+from solver.core.types import BPS, JsonObject, Kind, Rejection, Swap, Token, TokenId
 from solver.core.types import Intent as CoreIntent
-from solver.core.types import JsonObject, Kind, Rejection, Swap, TokenId
-from solver.core.venue import BlockRef, Pool, Snapshot
+from solver.core.venue import BlockRef, Pool, Quote, Snapshot, StatesRoutes
 from solver.wire.jsonio import amount
 
 FORMAT = "thalweg.instance/1"
@@ -45,8 +54,19 @@ class InstanceIntent(Struct, frozen=True, rename="camel", forbid_unknown_fields=
     filled: str = "0"
 
 
+class InstanceTerms(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The operator's terms: flat fees by digest in buy tokens, numeraire per unit of gas."""
+
+    fees: dict[str, str] = {}
+    gas_value: str = "0"
+    max_impact_bps: int = BPS
+    capital_bps: int = 0
+
+
 class Instance(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """The whole file."""
+    """The whole file. ``seed`` decides the order of service where it is free; a recorded batch has
+    the hash of its snapshot there.
+    """
 
     format: str
     chains: list[InstanceChain]
@@ -54,6 +74,8 @@ class Instance(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     intents: list[InstanceIntent]
     pools: list[JsonObject]
     price_source: str = ""
+    seed: str = ""
+    terms: InstanceTerms = InstanceTerms()
 
 
 class SwapDocument(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -113,6 +135,123 @@ def swap_from_core(swap: Swap) -> JsonObject:
     return document
 
 
+def terms_to_core(instance: Instance) -> Terms:
+    """The terms of the file."""
+    terms = instance.terms
+    return Terms(
+        {digest: int(fee) for digest, fee in terms.fees.items()},
+        float(terms.gas_value),
+        terms.max_impact_bps,
+        terms.capital_bps,
+    )
+
+
+def from_core(
+    snapshot: Snapshot,
+    intents: Sequence[CoreIntent],
+    terms: Terms,
+    settlements: Mapping[int, str],
+    tokens: Mapping[TokenId, Token],
+) -> Instance:
+    """A batch as a file from which it is solved again to the unit.
+
+    Pools of kinds that the format does not have are left out; :func:`omitted_pools` names them.
+    """
+    known = [entry for entry in map(_pool_document, snapshot.pools) if entry is not None]
+    return Instance(
+        FORMAT,
+        [
+            InstanceChain(
+                chain,
+                settlements[chain],
+                block.number,
+                block.hash,
+                block.timestamp,
+                str(snapshot.gas_price_wei.get(chain, 0)),
+            )
+            for chain, block in snapshot.blocks.items()
+        ],
+        [
+            InstanceAsset(
+                token.id.chain,
+                token.id.address,
+                token.decimals,
+                token.symbol,
+                repr(snapshot.prices[token.id]) if token.id in snapshot.prices else "",
+                str(snapshot.inventory.get(token.id, 0)),
+            )
+            for token in tokens.values()
+        ],
+        [
+            InstanceIntent(swap_from_core(intent.swap), intent.signature, str(intent.filled))
+            for intent in intents
+        ],
+        known,
+        snapshot.prices_source,
+        snapshot.hash,
+        InstanceTerms(
+            {digest: str(fee) for digest, fee in terms.fees.items()},
+            repr(terms.gas_value),
+            terms.max_impact_bps,
+            terms.capital_bps,
+        ),
+    )
+
+
+def omitted_pools(snapshot: Snapshot) -> list[str]:
+    """Pools of kinds that the format does not have."""
+    return [pool.id for pool in snapshot.pools if _pool_document(pool) is None]
+
+
+def _pool_document(pool: Pool) -> JsonObject | None:
+    if isinstance(pool, ConstantProductPool):
+        return {
+            "kind": "constantProduct",
+            "id": pool.id,
+            "tokens": [str(pool.token0), str(pool.token1)],
+            "reserves": [str(pool.reserve0), str(pool.reserve1)],
+            "feeNum": pool.fee_num,
+            "feeDen": pool.fee_den,
+            "gas": pool.gas,
+        }
+    if isinstance(pool, BookPool):
+        return {
+            "kind": "orderBook",
+            "id": pool.id,
+            "base": str(pool.base),
+            "quote": str(pool.quote),
+            "lotSize": str(pool.lot_size),
+            "takerFeeBps": pool.taker_fee_bps,
+            "bids": [[str(level.price), str(level.lots)] for level in pool.bids],
+            "asks": [[str(level.price), str(level.lots)] for level in pool.asks],
+            "gas": pool.gas,
+            "gasPerLevel": pool.gas_per_level,
+        }
+    if isinstance(pool, LimitOrderPool):
+        return {
+            "kind": "limitOrder",
+            "id": pool.id,
+            "makerToken": str(pool.maker_token),
+            "takerToken": str(pool.taker_token),
+            "makerAmount": str(pool.maker_amount),
+            "takerAmount": str(pool.taker_amount),
+            "gas": pool.gas,
+        }
+    if isinstance(pool, StatesRoutes):
+        quote = pool.route()
+        return {
+            "kind": "bridge",
+            "id": pool.id,
+            "tokenIn": str(quote.token_in),
+            "tokenOut": str(quote.token_out),
+            "fixedFee": str(quote.fixed_fee),
+            "feeBps": quote.fee_bps,
+            "capacity": str(quote.capacity),
+            "delaySeconds": quote.delay_seconds,
+        }
+    return None
+
+
 def to_core(instance: Instance) -> tuple[Snapshot, tuple[CoreIntent, ...], tuple[str, ...]]:
     """Snapshot, intents and warnings. Raises ValueError with the place of what is wrong."""
     if instance.format != FORMAT:
@@ -142,6 +281,7 @@ def to_core(instance: Instance) -> tuple[Snapshot, tuple[CoreIntent, ...], tuple
         {c.chain_id: int(c.gas_price_wei) for c in instance.chains},
         {},
         instance.price_source,
+        instance.seed,
     )
     return snapshot, intents, tuple(warnings)
 
@@ -198,6 +338,16 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
             taker_amount=int(entry["takerAmount"]),
             gas=gas,
         )
+    if kind == "bridge":
+        quote = Quote(
+            _token(entry["tokenIn"]),
+            _token(entry["tokenOut"]),
+            int(entry["fixedFee"]),
+            int(entry["feeBps"]),
+            int(entry["capacity"]),
+            int(entry["delaySeconds"]),
+        )
+        return RoutePool(id=name, quote=quote)
     return None
 
 

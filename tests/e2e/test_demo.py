@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import aiohttp
 import pytest
+from typer.testing import CliRunner
 
 from solver import demo, devnet
+from solver.cli import app
 from solver.client import Client
 from solver.core.types import TokenId
 from solver.daemon import Daemon
@@ -29,6 +32,7 @@ async def test_every_case_and_every_balance(tmp_path: Path) -> None:
         await _check_users(daemon, client)
         await _check_legs(client, {row.case.name: row.id for row in rows})
         assert daemon.settler.open_escrows == 0
+        _check_recorded(daemon, tmp_path)
         contracts = daemon.world.contracts
         for token in daemon.world.tokens:
             for holder in (contracts[token.chain].settlement, contracts[token.chain].escrow):
@@ -68,6 +72,18 @@ async def _check_legs(client: Client, ids: dict[str, str]) -> None:
     assert any(pool.startswith("book:") for pool in split.pools)
     match = next(b for b in batches if ids["match, one side"] in _filled(b))
     assert ids["match, other side"] in _filled(match)
+
+
+def _check_recorded(daemon: Daemon, directory: Path) -> None:
+    """Every batch is a file that `thalweg solve` solves again to the unit."""
+    for batch in daemon.ledger.book.batches.values():
+        path = directory / "batches" / f"{batch.id[2:18]}.json"
+        result = CliRunner().invoke(app, ["solve", str(path), "--json"])
+        assert result.exit_code == 0, result.stderr
+        answer = json.loads(result.stdout)
+        fills = {(f["digest"], f["sell"], f["buy"], f["fee"]) for f in answer["fills"]}
+        made = {(f.digest, str(f.sell), str(f.buy), str(f.fee)) for f in batch.solution.fills}
+        assert fills == made
 
 
 def _filled(batch: v1.BatchView) -> set[str]:
