@@ -95,7 +95,7 @@ class Api:
             "thalweg_bundles", "Bundles by state", ["state"], registry=self._registry
         )
         self._profit = Gauge(
-            "thalweg_profit_numeraire", "Expected profit, all batches", registry=self._registry
+            "thalweg_profit_numeraire", "Profit of confirmed bundles", registry=self._registry
         )
         self._excluded = Gauge(
             "thalweg_venues_excluded", "Venues left out", registry=self._registry
@@ -291,7 +291,8 @@ class Api:
         for bundle_state in BundleState:
             count = sum(record.state is bundle_state for record in book.bundles.values())
             self._bundles.labels(bundle_state.value).set(count)
-        self._profit.set(sum(float(batch.profit) for batch in book.batches.values()))
+        confirmed = (r for r in book.bundles.values() if r.state is BundleState.CONFIRMED)
+        self._profit.set(sum(float(record.bundle.profit) for record in confirmed))
         self._excluded.set(sum(bool(venue.reason) for venue in self._service.venues))
         return 200, generate_latest(self._registry)
 

@@ -251,10 +251,14 @@ class Daemon:
             estimates.append((bundle.chain, answer))
         if self.config.storage.record_batches:
             await asyncio.to_thread(self._record, batch.id, snapshot, intents)
-        profit = self._profit(snapshot, intents, solution, estimates)
+        profits = self._profits(snapshot, intents, solution, estimates)
+        planned = [
+            msgspec.structs.replace(bundle, profit=f"{profits[bundle.chain]:.6f}")
+            for bundle in planned
+        ]
         now = time.time()
         await self.ledger.append(
-            msgspec.structs.replace(batch, profit=f"{profit:.6f}"),
+            msgspec.structs.replace(batch, profit=f"{sum(profits.values()):.6f}"),
             *planned,
             *(Moved(fill.digest, IntentState.BATCHED, now) for fill in solution.fills),
         )
@@ -331,14 +335,14 @@ class Daemon:
         except OSError as error:
             log.warning("batch_not_recorded", id=identity, reason=str(error))
 
-    def _profit(
+    def _profits(
         self,
         snapshot: Snapshot,
         intents: Sequence[Intent],
         solution: Solution,
         estimates: Sequence[tuple[int, int]],
-    ) -> float:
-        """Everything the solver keeps less what it pays, in the numeraire.
+    ) -> dict[int, float]:
+        """Per chain, everything the solver keeps less what it pays, in the numeraire.
 
         Per token: sold + leg outputs + inventory margin − leg inputs − bought; fees stay inside.
         """
@@ -354,9 +358,12 @@ class Daemon:
         for leg in solution.legs:
             add(leg.token_in, -leg.amount_in)
             add(leg.token_out, leg.amount_out)
-        income = sum(snapshot.prices.get(token, 0.0) * amount for token, amount in kept.items())
         values = gas_values(snapshot, self.world)
-        return income - sum(gas * values.get(chain, 0.0) for chain, gas in estimates)
+        profits = {chain: -gas * values.get(chain, 0.0) for chain, gas in estimates}
+        for token, amount in kept.items():
+            income = snapshot.prices.get(token, 0.0) * amount
+            profits[token.chain] = profits.get(token.chain, 0.0) + income
+        return profits
 
     async def _punish(self, blame: Blame, bundle: Bundled) -> None:
         """Hold back whoever made a bundle fail, twice as long each time."""

@@ -95,7 +95,9 @@ class Bundled(Struct, frozen=True, tag="bundle"):
 
     Roles: ``settle``, and ``claim`` or ``refund`` for the end of an escrow, whose id is ``order``.
     ``locks`` are the escrows that it opens, ``payments`` what it pays on the buy chain; ``needs``
-    is the bundle that must be confirmed before this one may be sent.
+    is the bundle that must be confirmed before this one may be sent. ``profit`` is the solver's on
+    this chain, in the numeraire: what it keeps less expected gas. A lock counts where the sold
+    tokens are, its payment where it is made.
     """
 
     id: str
@@ -112,6 +114,7 @@ class Bundled(Struct, frozen=True, tag="bundle"):
     payments: tuple[Payment, ...] = ()
     order: str = ""
     needs: str = ""
+    profit: str = "0"
 
 
 class BundleMoved(Struct, frozen=True, tag="bundleMoved"):

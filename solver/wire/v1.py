@@ -176,6 +176,7 @@ class BundleView(Struct, frozen=True, rename="camel"):
     block: int
     gas_used: int
     cost_wei: str
+    profit: str
     intents: list[str]
     detail: str
 
@@ -347,6 +348,7 @@ def bundle_view(record: BundleRecord) -> BundleView:
         record.block,
         record.gas_used,
         str(record.cost_wei),
+        bundle.profit,
         digests,
         record.detail,
     )

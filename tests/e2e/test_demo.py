@@ -66,6 +66,8 @@ async def _check_legs(client: Client, ids: dict[str, str]) -> None:
     assert batches
     for batch in batches:
         assert float(batch.certificate.value) <= float(batch.certificate.bound) + 1e-6
+        whole = sum(float(bundle.profit) for bundle in batch.bundles)
+        assert abs(whole - float(batch.profit)) < 1e-5
     split = next(b for b in batches if ids["split over pools"] in _filled(b))
     pools = {pool for pool in split.pools if "pairs" in pool}
     assert len(pools) >= 2
