@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Protocol, runtime_checkable
 
+import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from solver.core.types import Call, Exact, Leg, TokenId
 
@@ -87,7 +89,67 @@ class LevelsArc(Struct, frozen=True):
     gas: int = 0
 
 
-Arc = ConstantProductArc | LevelsArc
+class WeightedArc(Struct, frozen=True):
+    """Exact arc: out = R_o·(1 − (R_i/(R_i+γx))^w), w = weight_in/weight_out, γ = 1 − fee."""
+
+    token_in: TokenId
+    token_out: TokenId
+    reserve_in: float
+    reserve_out: float
+    weight_in: float
+    weight_out: float
+    fee: float
+    gas: int = 0
+
+
+class StableArc(Struct, frozen=True):
+    """Exact arc of the stable invariant Ann·Σx + D = Ann·D + D^(n+1)/(n^n·Πx).
+
+    ``balances`` are those of all coins in the invariant's common unit; a base unit of coin k is
+    ``scales[k]`` of it (decimals and rates). ``ann`` is what multiplies Σx. γ_in = 1 − fee_in is
+    taken from the input before the curve, γ_out = 1 − fee_out from the output after it.
+    """
+
+    token_in: TokenId
+    token_out: TokenId
+    index_in: int
+    index_out: int
+    balances: tuple[float, ...]
+    scales: tuple[float, ...]
+    ann: float
+    fee_in: float
+    fee_out: float
+    gas: int = 0
+
+
+class TickTable:
+    """Liquidity along one direction of a concentrated pool; static while no position changes.
+
+    With u = 1/√P where token0 is sold and u = √P where token1 is sold (√P in base units of token1
+    per token0), piece k has liquidity L_k for u in [edges[k], edges[k+1]]: moving from u to u'
+    takes L·(u' − u) in after the fee and gives L·(1/u − 1/u') out. Edges rise.
+    """
+
+    __slots__ = ("edges", "liquidity")
+
+    def __init__(self, edges: NDArray[np.float64], liquidity: NDArray[np.float64]) -> None:
+        self.edges = edges
+        self.liquidity = liquidity
+
+
+class TicksArc(Struct, frozen=True):
+    """Exact arc of concentrated liquidity, from ``start`` (a value of u) to the table's end."""
+
+    token_in: TokenId
+    token_out: TokenId
+    table: TickTable
+    start: float
+    fee: float
+    gas: int = 0
+    gas_per_tick: int = 0
+
+
+Arc = ConstantProductArc | LevelsArc | WeightedArc | StableArc | TicksArc
 
 
 @runtime_checkable

@@ -1,0 +1,26 @@
+"""Exact integer pools: the arithmetic that a contract does, as pure values, one file per kind.
+
+An adapter inherits one of these and adds only how to call its contract. Every output rounds down
+and every input rounds up, to the unit as the contract.
+"""
+
+from solver.core.pools.base import NotExecutable
+from solver.core.pools.book import BookPool, Level
+from solver.core.pools.constant_product import (
+    ConstantProductPool,
+    constant_product_in,
+    constant_product_out,
+)
+from solver.core.pools.limit_order import LimitOrderPool
+from solver.core.pools.route import RoutePool
+
+__all__ = [
+    "BookPool",
+    "ConstantProductPool",
+    "Level",
+    "LimitOrderPool",
+    "NotExecutable",
+    "RoutePool",
+    "constant_product_in",
+    "constant_product_out",
+]
