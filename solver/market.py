@@ -7,7 +7,6 @@ costs only its venue, and a venue that keeps failing is asked again only after a
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import entry_points
@@ -15,10 +14,9 @@ from importlib.metadata import entry_points
 from msgspec import Struct
 
 from solver.chain import Chain, PinnedReader, RpcError, Unreachable
-from solver.core import crypto
+from solver.core import crypto, curves
 from solver.core.types import TokenId
 from solver.core.venue import (
-    ConstantProductArc,
     DeclaresArcs,
     Pool,
     Reader,
@@ -245,16 +243,6 @@ def _nonsense(venue: Venue, pools: Sequence[Pool]) -> str:
             venue.chain
         }:
             return f"{pool.id} names tokens of another chain"
-        if isinstance(pool, DeclaresArcs) and not all(_is_sane(arc) for arc in pool.arcs()):
+        if isinstance(pool, DeclaresArcs) and not all(map(curves.is_sane, pool.arcs())):
             return f"{pool.id} declares an arc that is no number"
     return ""
-
-
-def _is_sane(arc: object) -> bool:
-    if isinstance(arc, ConstantProductArc):
-        return min(arc.reserve_in, arc.reserve_out) > 0 and 0.0 <= arc.fee < 1.0
-    levels = getattr(arc, "levels", ())
-    return all(
-        math.isfinite(capacity) and math.isfinite(rate) and capacity >= 0.0 and rate >= 0.0
-        for capacity, rate in levels
-    )

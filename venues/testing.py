@@ -10,12 +10,12 @@ import random
 from collections.abc import Mapping, Sequence
 from itertools import permutations
 
+from solver.core import curves, kernels
 from solver.core.pools import NotExecutable
 from solver.core.types import Exact, Leg, TokenId
 from solver.core.venue import (
     Arc,
     BlockRef,
-    ConstantProductArc,
     DeclaresArcs,
     EventLog,
     Pool,
@@ -188,13 +188,12 @@ def _check_arcs(pool: Pool, token_in: TokenId, token_out: TokenId, step: Step) -
 
 
 def _output(arc: Arc, amount: float) -> float:
-    if isinstance(arc, ConstantProductArc):
-        net = (1.0 - arc.fee) * amount
-        return arc.reserve_out * net / (arc.reserve_in + net)
     given, left = 0.0, float(amount)
-    for capacity, rate in arc.levels:
-        used = min(left, capacity)
-        given += used * rate
+    rows = curves.levels(arc)
+    kind, par, capacity = curves.packed(rows)
+    for k in range(len(rows)):
+        used = min(left, float(capacity[k]))
+        given += kernels.level_output(kind[k], par[k], used)
         left -= used
     return given
 

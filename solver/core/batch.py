@@ -266,7 +266,7 @@ def _marginal_rate(problem: Problem, nu: Array, sell: int, buy: int) -> float:
     if nu[buy] > 1e-12 and nu[sell] > 1e-12:
         return float(nu[sell] / nu[buy])
     arcs = problem.arcs
-    slope = np.where(arcs.capacity > 0.0, curves.slope(arcs, np.zeros_like(arcs.a)), 0.0)
+    slope = np.where(arcs.capacity > 0.0, curves.slope(arcs, np.zeros(len(arcs))), 0.0)
     rate = np.zeros(problem.node_count)
     rate[sell] = 1.0
     for _ in range(_EXPLAINED_HOPS):

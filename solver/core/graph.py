@@ -14,11 +14,11 @@ import networkx as nx
 import numpy as np
 from msgspec import Struct
 
-from solver.core.curves import Arcs
+from solver.core import curves
+from solver.core.curves import Arcs, Level
+from solver.core.kernels import LINEAR
 from solver.core.types import BPS, Exact, TokenId
 from solver.core.venue import (
-    Arc,
-    ConstantProductArc,
     DeclaresArcs,
     LevelsArc,
     Pool,
@@ -101,7 +101,7 @@ def _inventory(quote: Quote, capacity: int, capital_bps: int) -> Inventory:
 
 def build(snapshot: Snapshot, wanted: Sequence[Node], capital_bps: int = 0) -> Graph:
     """The graph of a snapshot; ``wanted`` nodes exist even where no arc touches them."""
-    rows: list[tuple[Node, Node, float, float, float, float, float]] = []
+    rows: list[tuple[Node, Node, Level]] = []
     source: list[Pool | Inventory] = []
     gas: list[int] = []
     sampled: list[str] = []
@@ -114,39 +114,33 @@ def build(snapshot: Snapshot, wanted: Sequence[Node], capital_bps: int = 0) -> G
             arcs = sample(pool)
             sampled.append(pool.id)
         for arc in arcs:
-            for row in _rows(arc):
-                rows.append(row)
+            for level in curves.levels(arc):
+                rows.append((Node(arc.token_in), Node(arc.token_out), level))
                 source.append(pool)
                 gas.append(arc.gas)
     for own in sorted(inventories(snapshot, capital_bps), key=lambda own: own.id):
         rate = 1.0 - own.cost_bps / BPS
         tail, head = Node(own.token_in, ESCROW), Node(own.token_out, NOW)
-        rows.append((tail, head, 1.0, 0.0, 1.0, rate, own.capacity / rate))
+        rows.append((tail, head, (LINEAR, (rate,), own.capacity / rate)))
         source.append(own)
         gas.append(0)
     nodes = tuple(sorted({*wanted, *(row[0] for row in rows), *(row[1] for row in rows)}))
     index = {node: number for number, node in enumerate(nodes)}
-    columns = np.array([row[2:] for row in rows], dtype=float).reshape(len(rows), 5).T
+    kind, par, capacity = curves.packed([row[2] for row in rows])
     return Graph(
         nodes,
         index,
         Arcs(
             np.array([index[row[0]] for row in rows], dtype=np.int64),
             np.array([index[row[1]] for row in rows], dtype=np.int64),
-            *columns,
+            kind,
+            par,
+            capacity,
         ),
         tuple(source),
         tuple(gas),
         tuple(sampled),
     )
-
-
-def _rows(arc: Arc) -> list[tuple[Node, Node, float, float, float, float, float]]:
-    tail, head = Node(arc.token_in), Node(arc.token_out)
-    if isinstance(arc, ConstantProductArc):
-        gamma = 1.0 - arc.fee
-        return [(tail, head, float(arc.reserve_in), float(arc.reserve_out), gamma, 0.0, np.inf)]
-    return [(tail, head, 1.0, 0.0, 1.0, rate, capacity) for capacity, rate in arc.levels]
 
 
 def sample(pool: Pool) -> list[LevelsArc]:
@@ -202,8 +196,7 @@ def complete_prices(graph: Graph, prices: dict[TokenId, float]) -> dict[TokenId,
     known = {token: price for token, price in prices.items() if price > 0.0}
     view = graph.view()
     frontier = sorted(known)
-    arcs = graph.arcs
-    start = np.where(arcs.is_linear, arcs.rate, arcs.b * arcs.gamma / arcs.a)
+    start = curves.slope(graph.arcs, np.zeros(len(graph.arcs)))
     while frontier:
         following: list[TokenId] = []
         for token in frontier:

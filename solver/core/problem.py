@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from solver.core import curves
 from solver.core.curves import Arcs, Array
@@ -129,22 +130,12 @@ def normalise(
     unit = np.where(price > 0.0, scale / np.where(price > 0.0, price, 1.0), 0.0)
     usable = (unit[graph.arcs.tail] > 0.0) & (unit[graph.arcs.head] > 0.0)
     kept = np.nonzero(usable)[0]
-    tail, head = graph.arcs.tail[kept], graph.arcs.head[kept]
-    linear = graph.arcs.is_linear[kept]
-    arcs = Arcs(
-        tail,
-        head,
-        np.where(linear, 1.0, graph.arcs.a[kept] / unit[tail]),
-        graph.arcs.b[kept] / unit[head],
-        graph.arcs.gamma[kept],
-        graph.arcs.rate[kept] * unit[tail] / unit[head],
-        graph.arcs.capacity[kept] / unit[tail],
-    )
+    arcs = graph.arcs.take(kept).scaled(unit)
     capped: tuple[int, ...] = ()
     if max_impact_bps < BPS:
         limited = curves.impact_capacity(arcs, max_impact_bps / BPS)
         capped = tuple(np.nonzero(limited < arcs.capacity)[0].tolist())
-        arcs = Arcs(tail, head, arcs.a, arcs.b, arcs.gamma, arcs.rate, limited)
+        arcs = replace(arcs, capacity=limited)
     orders = tuple(_order(graph, intent, fees.get(intent.digest, 0), unit) for intent in intents)
     problem = Problem(arcs, len(graph.nodes), orders, np.where(price > 0.0, 1.0, 0.0), tuple(rows))
     return Batch(

@@ -91,7 +91,7 @@ def solve(
 
     Raises ProgramError when neither primal nor dual simplex returns a solution.
     """
-    flow = np.zeros(len(problem.arcs.a)) if start is None else start
+    flow = np.zeros(len(problem.arcs)) if start is None else start
     nu = problem.prices
     spread = 1.0
     best: Plan | None = None
@@ -139,7 +139,7 @@ def alone(problem: Problem, active: Sequence[bool], focus: Collection[int]) -> P
 
     All-or-nothing orders are whole. The others count so little that they only break ties.
     """
-    flow, nu = np.zeros(len(problem.arcs.a)), problem.prices
+    flow, nu = np.zeros(len(problem.arcs)), problem.prices
     best: Plan | None = None
     for number in range(_ALONE_ROUNDS):
         breaks = _breakpoints(problem.arcs, nu, flow, _SHRINK ** max(0, number - 1))
@@ -199,7 +199,7 @@ def settle(problem: Problem, active: Sequence[bool], plan: Plan) -> Plan:
 
 def idle(problem: Problem, targets: Sequence[int]) -> Array:
     """The flow that yields most of the target tokens, at their prices, with no order at all."""
-    flow, nu = np.zeros(len(problem.arcs.a)), problem.prices
+    flow, nu = np.zeros(len(problem.arcs)), problem.prices
     bare = replace(problem, orders=(), rows=(), floors=())
     for round_number in range(4):
         model = _relaxed(bare, _breakpoints(bare.arcs, nu, flow, _SHRINK**round_number), None)
@@ -270,9 +270,7 @@ def _segments(arcs: Arcs, breaks: Array) -> tuple[Array, Array, Array]:
     edges = np.concatenate([np.zeros((len(breaks), 1)), breaks], axis=1)
     widths = np.diff(edges, axis=1)
     shape = edges.shape
-    spread = Arcs(
-        **{name: np.repeat(getattr(arcs, name), shape[1]) for name in arcs.__struct_fields__}
-    )
+    spread = arcs.take(np.repeat(np.arange(len(arcs)), shape[1]))
     heights = np.diff(curves.output(spread, edges.ravel()).reshape(shape), axis=1)
     wide = (widths > 1e-10) & ~arcs.is_linear[:, None]
     arc, cut = np.nonzero(wide)
@@ -281,7 +279,7 @@ def _segments(arcs: Arcs, breaks: Array) -> tuple[Array, Array, Array]:
     return (
         np.concatenate([arc, linear]).astype(float),
         np.concatenate([widths[arc, cut], arcs.capacity[linear]]),
-        np.concatenate([slopes, arcs.rate[linear]]),
+        np.concatenate([slopes, arcs.par[linear, 0]]),
     )
 
 
@@ -443,7 +441,7 @@ def _solve_once(problem: Problem, model: _Model) -> Plan:
     if answer is None:
         raise ProgramError("the linear program has no solution")
     values, duals = answer
-    flow = np.zeros(len(problem.arcs.a))
+    flow = np.zeros(len(problem.arcs))
     np.add.at(flow, model.segment_arc, values[: len(model.segment_arc)])
     sold = values[model.sold]
     bought = _bought(problem, model, values, sold)

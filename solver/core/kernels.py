@@ -1,0 +1,190 @@
+"""The closed forms of every curve, compiled: output f, slope f′, bend f″ and input x*(r).
+
+A *level* is a concave curve f with f(0) = 0 on [0, capacity], given by a kind and six numbers:
+
+    LINEAR    rate                      f = rate·x
+    PRODUCT   a, b, γ                   f = b·γx/(a + γx)
+    WEIGHTED  a, b, γ, w                f = b·(1 − (a/(a + γx))^w)
+    STABLE    c, y₀, g, h, q, K         f = h·(y₀ − y(c + gx)), y² + (q + z)·y = K/z at z = c + gx
+
+PRODUCT also stands for one tick of concentrated liquidity on its virtual reserves. The stable form
+is the invariant Ann·Σx + D = Ann·D + D^(n+1)/(n^n·Πx) solved for one coin: a quadratic, with
+q = Σ others + D/Ann − D and K = D^(n+1)/(n^n·Ann·Π others).
+Source of the product and weighted forms: Angeris et al., "Optimal Routing for CFMMs", §3.
+"""
+
+from __future__ import annotations
+
+from math import expm1, inf, log, log1p, sqrt
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solver.core.jit import compiled
+
+Array = NDArray[np.float64]
+IntArray = NDArray[np.int64]
+KindArray = NDArray[np.int8]
+
+LINEAR, PRODUCT, WEIGHTED, STABLE = 0, 1, 2, 3
+WIDTH = 6
+_NEWTON = 60
+_TINY = 1e-300
+
+
+@compiled
+def stable_other(z: float, q: float, k: float) -> float:
+    """y(z): the positive root of y² + (q + z)·y = K/z, without cancellation."""
+    b = q + z
+    root = sqrt(b * b + 4.0 * k / z)
+    if b > 0.0:
+        return 2.0 * k / (z * (b + root))
+    return 0.5 * (root - b)
+
+
+@compiled
+def level_output(kind: int, p: Array, x: float) -> float:
+    """f(x)."""
+    if kind == LINEAR:
+        return p[0] * x
+    if kind == PRODUCT:
+        return p[1] * p[2] * x / (p[0] + p[2] * x)
+    if kind == WEIGHTED:
+        return -p[1] * expm1(-p[3] * log1p(p[2] * x / p[0]))
+    return p[3] * (p[1] - stable_other(p[0] + p[2] * x, p[4], p[5]))
+
+
+@compiled
+def level_slope(kind: int, p: Array, x: float) -> float:
+    """f′(x)."""
+    if kind == LINEAR:
+        return p[0]
+    if kind == PRODUCT:
+        end = p[0] + p[2] * x
+        return p[0] * p[1] * p[2] / (end * end)
+    if kind == WEIGHTED:
+        grown = p[2] * x / p[0]
+        return p[1] * p[3] * p[2] / p[0] * np.exp(-(p[3] + 1.0) * log1p(grown))
+    z = p[0] + p[2] * x
+    y = stable_other(z, p[4], p[5])
+    return p[2] * p[3] * (y + p[5] / (z * z)) / (2.0 * y + p[4] + z)
+
+
+@compiled
+def level_bend(kind: int, p: Array, x: float) -> float:
+    """f″(x) ≤ 0."""
+    if kind == LINEAR:
+        return 0.0
+    if kind == PRODUCT:
+        end = p[0] + p[2] * x
+        return -2.0 * p[0] * p[1] * p[2] * p[2] / (end * end * end)
+    if kind == WEIGHTED:
+        grown = p[2] * x / p[0]
+        share = p[2] / p[0]
+        return -p[1] * p[3] * (p[3] + 1.0) * share * share * np.exp(-(p[3] + 2.0) * log1p(grown))
+    z = p[0] + p[2] * x
+    y = stable_other(z, p[4], p[5])
+    width = 2.0 * y + p[4] + z
+    first = -(y + p[5] / (z * z)) / width
+    second = (2.0 * p[5] / (z * z * z) - 2.0 * first - 2.0 * first * first) / width
+    return min(0.0, -p[3] * p[2] * p[2] * second)
+
+
+@compiled
+def level_input_at(kind: int, p: Array, capacity: float, r: float) -> float:
+    """x*(r): the largest x ≤ capacity with f′(x) ≥ r; r > 0."""
+    if kind == LINEAR:
+        return capacity if p[0] >= r else 0.0
+    if kind == PRODUCT:
+        x = (sqrt(p[0] * p[1] * p[2] / r) - p[0]) / p[2]
+        return min(max(x, 0.0), capacity)
+    if kind == WEIGHTED:
+        start = p[1] * p[3] * p[2] / p[0]
+        if start <= r:
+            return 0.0
+        return min(p[0] / p[2] * expm1(log(start / r) / (p[3] + 1.0)), capacity)
+    return _stable_input_at(p, capacity, r)
+
+
+@compiled
+def _stable_input_at(p: Array, capacity: float, r: float) -> float:
+    if level_slope(STABLE, p, 0.0) <= r:
+        return 0.0
+    low, high = 0.0, max(p[0] / p[2], _TINY)
+    for _ in range(200):
+        if high >= capacity or level_slope(STABLE, p, high) <= r:
+            break
+        low, high = high, 4.0 * high
+    high = min(high, capacity)
+    if level_slope(STABLE, p, high) >= r:
+        return high
+    x = 0.5 * (low + high)
+    for _ in range(_NEWTON):
+        miss = level_slope(STABLE, p, x) - r
+        if miss >= 0.0:
+            low = x
+        else:
+            high = x
+        bend = level_bend(STABLE, p, x)
+        step = x - miss / bend if bend < 0.0 else 0.5 * (low + high)
+        if not low < step < high:
+            step = 0.5 * (low + high)
+        if abs(step - x) <= 1e-14 * high:
+            break
+        x = step
+    return x
+
+
+@compiled
+def outputs(kind: KindArray, par: Array, x: Array) -> Array:
+    """f(x) per level."""
+    out = np.empty(len(x))
+    for k in range(len(x)):
+        out[k] = level_output(kind[k], par[k], x[k])
+    return out
+
+
+@compiled
+def slopes(kind: KindArray, par: Array, x: Array) -> Array:
+    """f′(x) per level."""
+    out = np.empty(len(x))
+    for k in range(len(x)):
+        out[k] = level_slope(kind[k], par[k], x[k])
+    return out
+
+
+@compiled
+def inputs_at(kind: KindArray, par: Array, capacity: Array, r: Array) -> Array:
+    """x*(r) per level."""
+    out = np.empty(len(r))
+    for k in range(len(r)):
+        out[k] = level_input_at(kind[k], par[k], capacity[k], r[k])
+    return out
+
+
+@compiled
+def gains(kind: KindArray, par: Array, capacity: Array, price_in: Array, price_out: Array) -> Array:
+    """max over x of price_out·f(x) − price_in·x per level; ≥ 0."""
+    out = np.zeros(len(price_in))
+    for k in range(len(price_in)):
+        if price_out[k] > 0.0:
+            r = max(price_in[k] / price_out[k], 1e-100)
+            x = level_input_at(kind[k], par[k], capacity[k], r)
+            if x < inf:
+                value = price_out[k] * level_output(kind[k], par[k], x) - price_in[k] * x
+            elif kind[k] == LINEAR:
+                value = inf
+            else:  # price_in = 0: everything that the curve can ever give
+                value = price_out[k] * supremum(kind[k], par[k])
+            out[k] = max(value, 0.0)
+    return out
+
+
+@compiled
+def supremum(kind: int, p: Array) -> float:
+    """The limit of f without a capacity."""
+    if kind == LINEAR:
+        return inf
+    if kind == STABLE:
+        return p[3] * p[1]
+    return p[1]
