@@ -1,0 +1,260 @@
+"""All pools of a snapshot as flat arrays, kept from block to block.
+
+One arc per pool and direction; ticks and book levels lie in flat tables with cumulative sums, so
+that any arc is evaluated by one bisection however many ticks it has. Flows are in numeraire at
+reference prices: an arc between fairly priced tokens has a slope near 1. When a block moves some
+pools, only their rows are written again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from solver.core import curves
+from solver.core.graph import sample
+from solver.core.kernels import STABLE, WIDTH, Array, IntArray, KindArray
+from solver.core.routing import arcs as kernel
+from solver.core.routing.arcs import STEPS, TICKS, Table
+from solver.core.types import TokenId
+from solver.core.venue import (
+    Arc,
+    ConstantProductArc,
+    DeclaresArcs,
+    LevelsArc,
+    Pool,
+    StableArc,
+    StatesRoutes,
+    TicksArc,
+    TickTable,
+    WeightedArc,
+)
+
+IndexArray = NDArray[np.int32]
+_ROOM = 4  # levels that a book may grow by before its rows move
+
+
+class Network:
+    """Arrays over arcs, tokens and pools; see the module's docstring for units.
+
+    ``unit[t]`` is base units of token t per unit of numeraire. ``assumed`` names the pools that are
+    sampled because they declare no arcs. Tokens without a reference price take no part.
+    """
+
+    def __init__(self, pools: Sequence[Pool], prices: Mapping[TokenId, float]) -> None:
+        self.tokens: list[TokenId] = []
+        self.index: dict[TokenId, int] = {}
+        self.pools: list[Pool] = []
+        self.assumed: list[str] = []
+        self._prices = prices
+        self._pool_index: dict[str, int] = {}
+        self._tables = _Tables()
+        rows = [
+            (pool, arcs)
+            for pool in pools
+            if not isinstance(pool, StatesRoutes) and (arcs := self._priced(pool))
+        ]
+        count = sum(len(arcs) for _, arcs in rows)
+        self.tail: IndexArray = np.empty(count, np.int32)
+        self.head: IndexArray = np.empty(count, np.int32)
+        self.pool: IndexArray = np.empty(count, np.int32)
+        self.kind: KindArray = np.empty(count, np.int8)
+        self.par: Array = np.zeros((count, WIDTH))
+        self.table: IntArray = np.zeros((count, 3), np.int64)
+        self.first_arc: IntArray = np.empty(len(rows) + 1, np.int64)
+        self.pool_gas: Array = np.empty(len(rows))
+        self._held: list[tuple[Arc, ...]] = []
+        position = 0
+        for number, (pool, arcs) in enumerate(rows):
+            self.pools.append(pool)
+            self._pool_index[pool.id] = number
+            self.first_arc[number] = position
+            self.pool_gas[number] = max(arc.gas for arc in arcs)
+            for arc in arcs:
+                self.tail[position] = self._token(arc.token_in)
+                self.head[position] = self._token(arc.token_out)
+                self.pool[position] = number
+                position += 1
+            self._held.append(arcs)
+        self.first_arc[len(rows)] = position
+        self.unit: Array = np.array([1.0 / prices[token] for token in self.tokens])
+        for number in range(len(rows)):
+            self._place(number, self._held[number], placed=False)
+        self.spot = np.empty(count)
+        self._adjacency()
+        self._rates: dict[int, Array] = {}
+        self._refresh(np.arange(count))
+
+    @property
+    def arc_count(self) -> int:
+        """Directed arcs."""
+        return len(self.tail)
+
+    @property
+    def rows(self) -> Table:
+        """The tables of all TICKS and STEPS arcs."""
+        return self._tables.rows
+
+    def update(self, pools: Iterable[Pool]) -> IntArray:
+        """Take over moved pools; their arcs are returned.
+
+        A pool that is new, or has other arcs than before, needs a new network: KeyError.
+        """
+        moved: list[int] = []
+        for pool in pools:
+            number = self._pool_index[pool.id]
+            arcs = self._priced(pool)
+            if len(arcs) != len(self._held[number]):
+                raise KeyError(f"{pool.id} has other arcs than before")
+            self.pools[number] = pool
+            moved.append(number)
+            self._place(number, arcs, placed=True)
+            self._held[number] = arcs
+        if not moved:
+            return np.empty(0, np.int64)
+        changed = np.concatenate(
+            [np.arange(self.first_arc[k], self.first_arc[k + 1]) for k in moved]
+        )
+        self._refresh(changed)
+        return changed
+
+    def rates(self, size: float) -> Array:
+        """f(s)/s of every arc at the grid size nearest to ``size`` (a factor of two apart)."""
+        step = round(float(np.log2(size)))
+        if step not in self._rates:
+            found = np.empty(self.arc_count)
+            every = np.arange(self.arc_count)
+            kernel.rates(self.kind, self.par, self.table, self.rows, every, 2.0**step, found)
+            self._rates[step] = found
+        return self._rates[step]
+
+    def _priced(self, pool: Pool) -> tuple[Arc, ...]:
+        if isinstance(pool, DeclaresArcs):
+            arcs: Sequence[Arc] = pool.arcs()
+        else:
+            arcs = sample(pool)
+            self.assumed.append(pool.id)
+        prices = self._prices
+        return tuple(
+            arc
+            for arc in arcs
+            if prices.get(arc.token_in, 0.0) > 0.0 and prices.get(arc.token_out, 0.0) > 0.0
+        )
+
+    def _token(self, token: TokenId) -> int:
+        if token not in self.index:
+            self.index[token] = len(self.tokens)
+            self.tokens.append(token)
+        return self.index[token]
+
+    def _place(self, number: int, arcs: tuple[Arc, ...], placed: bool) -> None:
+        position = int(self.first_arc[number])
+        held = self._held[number]
+        for k, arc in enumerate(arcs):
+            a = position + k
+            unit_in = float(self.unit[self.tail[a]])
+            unit_out = float(self.unit[self.head[a]])
+            row = self.par[a]
+            if isinstance(arc, ConstantProductArc):
+                self.kind[a] = 1
+                row[0] = arc.reserve_in / unit_in
+                row[1] = arc.reserve_out / unit_out
+                row[2] = 1.0 - arc.fee
+            elif isinstance(arc, WeightedArc):
+                self.kind[a] = 2
+                row[0] = arc.reserve_in / unit_in
+                row[1] = arc.reserve_out / unit_out
+                row[2] = 1.0 - arc.fee
+                row[3] = arc.weight_in / arc.weight_out
+            elif isinstance(arc, StableArc):
+                self._place_stable(a, arc, unit_in, unit_out)
+            elif isinstance(arc, TicksArc):
+                self.kind[a] = TICKS
+                before = held[k] if k < len(held) else None
+                if not (isinstance(before, TicksArc) and before.table is arc.table and placed):
+                    self.table[a, :2] = self._tables.ticks(arc.table)
+                row[:4] = arc.start, 1.0 - arc.fee, unit_in, unit_out
+            else:
+                self.kind[a] = STEPS
+                self.table[a] = self._tables.steps(arc, unit_in, unit_out, self.table[a])
+
+    def _place_stable(self, a: int, arc: StableArc, unit_in: float, unit_out: float) -> None:
+        self.kind[a] = STABLE
+        numbers = curves.stable_numbers(arc)
+        if numbers is None:
+            self.kind[a] = 0
+            self.par[a] = 0.0
+            return
+        self.par[a] = numbers
+        self.par[a, 2] *= unit_in
+        self.par[a, 3] /= unit_out
+
+    def _adjacency(self) -> None:
+        count = len(self.tokens)
+        self.out_arc: IndexArray = np.argsort(self.tail, kind="stable").astype(np.int32)
+        self.in_arc: IndexArray = np.argsort(self.head, kind="stable").astype(np.int32)
+        self.out_start = np.searchsorted(self.tail[self.out_arc], np.arange(count + 1))
+        self.in_start = np.searchsorted(self.head[self.in_arc], np.arange(count + 1))
+        self.in_tail: IndexArray = self.tail[self.in_arc]
+        self.in_spot: Array = np.empty(len(self.in_arc))
+        self._in_place: IndexArray = np.empty(len(self.in_arc), np.int32)
+        self._in_place[self.in_arc] = np.arange(len(self.in_arc), dtype=np.int32)
+
+    def _refresh(self, changed: IntArray) -> None:
+        kernel.prepare(
+            self.kind, self.par, self.table, self.rows, changed,
+            self.spot, self.in_spot, self._in_place,
+        )  # fmt: skip
+        for step, cached in self._rates.items():
+            kernel.rates(self.kind, self.par, self.table, self.rows, changed, 2.0**step, cached)
+
+
+class _Tables:
+    """Rows of ticks and levels in one array that grows; a static tick table is stored once."""
+
+    def __init__(self) -> None:
+        self._filled = 0
+        self._known: dict[int, tuple[int, TickTable]] = {}
+        self.rows: Table = np.zeros((1024, 4))
+
+    def ticks(self, table: TickTable) -> tuple[int, int]:
+        """Offset and number of rows of a tick table."""
+        if id(table) not in self._known:
+            edges, depth = table.edges, table.liquidity
+            rows = np.zeros((len(edges), 4))
+            rows[:, 0] = edges
+            rows[:-1, 1] = depth
+            rows[1:, 2] = np.cumsum(depth * np.diff(edges))
+            rows[1:, 3] = np.cumsum(depth * -np.diff(1.0 / edges))
+            self._known[id(table)] = (self._append(rows, len(rows)), table)
+        return self._known[id(table)][0], len(table.edges)
+
+    def steps(
+        self, arc: LevelsArc, unit_in: float, unit_out: float, place: IntArray
+    ) -> tuple[int, int, int]:
+        """Offset, number of rows and room of a book side; written in place while it fits."""
+        rows = np.zeros((len(arc.levels) + 1, 4))
+        if arc.levels:
+            numbers = np.array(arc.levels)
+            width, rate = numbers[:, 0] / unit_in, numbers[:, 1] * (unit_in / unit_out)
+            rows[:-1, 1] = rate
+            rows[1:, 0] = rows[1:, 2] = np.cumsum(width)
+            rows[1:, 3] = np.cumsum(width * rate)
+        offset, room = int(place[0]), int(place[2])
+        if len(rows) > room:
+            room = len(rows) + _ROOM
+            return self._append(rows, room), len(rows), room
+        self.rows[offset : offset + len(rows)] = rows
+        return offset, len(rows), room
+
+    def _append(self, rows: Table, room: int) -> int:
+        offset = self._filled
+        if offset + room > len(self.rows):
+            larger = np.zeros((max(2 * len(self.rows), offset + room), 4))
+            larger[:offset] = self.rows[:offset]
+            self.rows = larger
+        self.rows[offset : offset + len(rows)] = rows
+        self._filled += room
+        return offset
