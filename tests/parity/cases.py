@@ -24,3 +24,16 @@ def files(family: str, pattern: str = "*.json") -> list[Any]:
 
 def load(path: Path) -> Any:
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def rows(family: str, name: str, key: str) -> list[Any]:
+    """Two parameters, the file's content and a case, for each case under a key of one file."""
+    path = DATA / family / name
+    if not path.is_file():
+        absent = pytest.mark.skip(reason=f"{family}/{name} is not in {DATA.name}")
+        return [pytest.param(None, None, id=f"{family}/{path.stem}/absent", marks=absent)]
+    data = load(path)
+    return [
+        pytest.param(data, case, id=f"{family}/{path.stem}/{key}/{number}")
+        for number, case in enumerate(data[key])
+    ]

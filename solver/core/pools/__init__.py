@@ -6,6 +6,7 @@ and every input rounds up, to the unit as the contract.
 
 from solver.core.pools.base import NotExecutable
 from solver.core.pools.book import BookPool, Level
+from solver.core.pools.concentrated import ConcentratedPool, TickMap
 from solver.core.pools.constant_product import (
     ConstantProductPool,
     constant_product_in,
@@ -16,11 +17,13 @@ from solver.core.pools.route import RoutePool
 
 __all__ = [
     "BookPool",
+    "ConcentratedPool",
     "ConstantProductPool",
     "Level",
     "LimitOrderPool",
     "NotExecutable",
     "RoutePool",
+    "TickMap",
     "constant_product_in",
     "constant_product_out",
 ]
