@@ -37,3 +37,14 @@ def rows(family: str, name: str, key: str) -> list[Any]:
         pytest.param(data, case, id=f"{family}/{path.stem}/{key}/{number}")
         for number, case in enumerate(data[key])
     ]
+
+
+def calls(family: str, file: str) -> list[Any]:
+    """One parameter per row of a file; a single visible skip where the file is absent."""
+    path = DATA / family / file
+    if not path.exists():
+        return files(family, file)
+    return [
+        pytest.param(row, id=f"{family}/{path.stem}-{number}-{row['fn']}")
+        for number, row in enumerate(load(path)["rows"])
+    ]

@@ -14,6 +14,8 @@ from solver.core.pools.constant_product import (
 )
 from solver.core.pools.limit_order import LimitOrderPool
 from solver.core.pools.route import RoutePool
+from solver.core.pools.stable import StablePool, StableVersion
+from solver.core.pools.weighted import WeightedPool, WeightedVersion
 
 __all__ = [
     "BookPool",
@@ -23,7 +25,11 @@ __all__ = [
     "LimitOrderPool",
     "NotExecutable",
     "RoutePool",
+    "StablePool",
+    "StableVersion",
     "TickMap",
+    "WeightedPool",
+    "WeightedVersion",
     "constant_product_in",
     "constant_product_out",
 ]

@@ -1,0 +1,97 @@
+"""Balancer V3 pools with results queried on chain, one test per swap, join and exit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from solver.core.pools import StablePool, StableVersion, WeightedPool, WeightedVersion
+from solver.core.types import Exact, TokenId
+from solver.core.venue import Pool
+from tests.parity.cases import DATA, files, load
+
+FAMILY = "balancer-maths"
+ONE = 10**18
+
+
+class Unsupported(Exception):
+    """The kind of the pool, as the reason of a skip."""
+
+
+def _ints(values: list[str]) -> tuple[int, ...]:
+    return tuple(int(value) for value in values)
+
+
+def _coins(pool: dict[str, Any]) -> tuple[TokenId, ...]:
+    return tuple(TokenId(int(pool["chainId"]), token.lower()) for token in pool["tokens"])
+
+
+def _raw(live: str, scaling: str, rate: str) -> int:
+    """The fewest base units whose scaled balance is ``live``."""
+    raw = -(-int(live) * ONE // (int(scaling) * int(rate)))
+    assert raw * int(scaling) * int(rate) // ONE == int(live)
+    return raw
+
+
+def _common(pool: dict[str, Any]) -> dict[str, Any]:
+    scaling, rates = pool["scalingFactors"], pool["tokenRates"]
+    return {
+        "id": pool["poolAddress"],
+        "coins": _coins(pool),
+        "balances": tuple(map(_raw, pool["balancesLiveScaled18"], scaling, rates)),
+        "scaling": _ints(scaling),
+        "rates": _ints(rates),
+        "fee": int(pool["swapFee"]),
+        "gas": 0,
+    }
+
+
+def build(pool: dict[str, Any]) -> Pool:
+    """The pool of a case; raises Unsupported with its kind."""
+    kind, hook = pool["poolType"], pool.get("hook")
+    if hook is not None:
+        raise Unsupported(f"hook {hook['type']}")
+    if kind == "WEIGHTED":
+        version = WeightedVersion.BALANCER_V3
+        return WeightedPool(**_common(pool), weights=_ints(pool["weights"]), version=version)
+    if kind == "STABLE":
+        return StablePool(**_common(pool), amp=int(pool["amp"]), version=StableVersion.BALANCER_V3)
+    raise Unsupported(f"pools of kind {kind}")
+
+
+def cases(part: str) -> list[Any]:
+    """One parameter per entry of ``part`` in every file of the family."""
+    if not (DATA / FAMILY).is_dir():
+        (absent,) = files(FAMILY)
+        return [pytest.param(None, 0, id=absent.id, marks=absent.marks)]
+    return [
+        pytest.param(path, number, id=f"{FAMILY}/{path.stem}-{part}-{number}")
+        for path in sorted((DATA / FAMILY).glob("*.json"))
+        for number in range(len(load(path).get(part, [])))
+    ]
+
+
+@pytest.mark.parametrize(("path", "number"), cases("swaps"))
+def test_swap(path: Path, number: int) -> None:
+    data = load(path)
+    swap = data["swaps"][number]
+    try:
+        pool = build(data["pool"])
+    except Unsupported as reason:
+        pytest.skip(f"{reason} are not supported")
+    chain = int(data["pool"]["chainId"])
+    token_in, token_out = (TokenId(chain, swap[name].lower()) for name in ("tokenIn", "tokenOut"))
+    exact = Exact.IN if swap["swapKind"] == 0 else Exact.OUT
+    step = pool.swap(token_in, token_out, int(swap["amountRaw"]), exact)
+    expected = int(swap["outputRaw"]), int(swap["amountRaw"])
+    if exact is Exact.IN:
+        assert (step.amount_out, step.amount_in) == expected
+    else:
+        assert (step.amount_in, step.amount_out) == expected
+
+
+@pytest.mark.parametrize(("path", "number"), cases("adds") + cases("removes"))
+def test_join_or_exit(path: Path, number: int) -> None:
+    pytest.skip("joins and exits are not swaps: no route uses them")
