@@ -73,7 +73,8 @@ def rescale(
 def levels(arc: Arc) -> list[Level]:
     """The levels of an arc, best first, in base units; none where it can give nothing."""
     if isinstance(arc, ConstantProductArc):
-        return [(PRODUCT, (arc.reserve_in, arc.reserve_out, 1.0 - arc.fee), np.inf)]
+        sizes = float(arc.reserve_in), float(arc.reserve_out)
+        return [(PRODUCT, (*sizes, 1.0 - arc.fee), np.inf)]
     if isinstance(arc, LevelsArc):
         return [(LINEAR, (rate,), capacity) for capacity, rate in arc.levels]
     if isinstance(arc, WeightedArc):
