@@ -22,9 +22,7 @@ from math import inf, log
 import numpy as np
 
 from solver.core.jit import compiled
-from solver.core.kernels import Array, IntArray, stable_other
-
-_ROUNDS = 60
+from solver.core.kernels import LOG, Array, IntArray, KindArray, stable_other
 
 
 @compiled
@@ -80,6 +78,56 @@ def joint_gain(
 
 
 @compiled
+def _net(
+    reserve: float, weight: float, into: float, out: float, price: float, lam: float, mu: float
+) -> float:
+    """The n at which :func:`coin_gain` has its maximum."""
+    cost = price / into - mu
+    if cost <= 0.0:
+        return inf
+    n = lam * weight / cost - reserve
+    if n > 0.0:
+        return n
+    worth = price * out - mu
+    if worth > 0.0 and lam * weight < worth * reserve:
+        return lam * weight / worth - reserve
+    return 0.0
+
+
+@compiled
+def _name_of_sum(
+    token: IntArray, reserve: Array, weight: Array, into: Array, out: Array, excess: float,
+    nu: Array, lam: float, most: float,
+) -> float:  # fmt: skip
+    """μ at which s = λ/μ − E equals Σn; both sides are monotone in μ on (0, most)."""
+    low, high = 0.0, most
+    mu = min(lam / excess, 0.999999 * most)
+    for _ in range(80):
+        miss = lam / mu - excess
+        bend = -lam / (mu * mu)
+        for c in range(len(token)):
+            if token[c] >= 0:
+                price = nu[token[c]]
+                n = _net(reserve[c], weight[c], into[c], out[c], price, lam, mu)
+                miss -= n
+                if n > 0.0:
+                    bend -= (n + reserve[c]) / (price / into[c] - mu)
+                elif n < 0.0:
+                    bend -= (n + reserve[c]) / (price * out[c] - mu)
+        if miss > 0.0:
+            low = mu
+        else:
+            high = mu
+        step = mu - miss / bend
+        if not low < step < high:
+            step = 0.5 * (low + high)
+        if abs(step - mu) <= 1e-14 * mu:
+            return step
+        mu = step
+    return mu
+
+
+@compiled
 def tightest(
     token: IntArray,
     reserve: Array,
@@ -89,95 +137,98 @@ def tightest(
     excess: float,
     nu: Array,
 ) -> float:
-    """The least :func:`joint_gain` that a search over λ, and over μ/λ for a stable pool, finds."""
-    low, high = inf, 0.0
+    """The least :func:`joint_gain` over the multipliers: by bisection on λ until the invariant of
+    the trade that λ implies is kept. Any λ that it ends at proves a bound.
+    """
+    most, high, low = inf, 0.0, inf
     for c in range(len(token)):
-        if token[c] >= 0 and nu[token[c]] > 0.0:
+        if token[c] >= 0:
             price = nu[token[c]] / into[c]
-            low = min(low, price)
-            high = max(high, price)
-    if high <= 0.0:
-        return 0.0
-    best = inf
-    if excess <= 0.0:
-        low, high = inf, 0.0
+            most = min(most, price)
+            share = 1.0 / reserve[c] + (1.0 / excess if excess > 0.0 else 0.0)
+            if price > 0.0:
+                low = min(low, price / (share * weight[c]))
+                high = max(high, price / (share * weight[c]))
+    if most <= 0.0:
+        return inf if high > 0.0 else 0.0
+    left, right = low / 1.5, high * 1.5
+    lam, mu = left, 0.0
+    for _ in range(60):
+        lam = np.sqrt(left * right)
+        invariant = 0.0
+        if excess > 0.0:
+            mu = _name_of_sum(token, reserve, weight, into, out, excess, nu, lam, most)
+            invariant = log(lam / (mu * excess))
         for c in range(len(token)):
-            if token[c] >= 0 and nu[token[c]] > 0.0:
-                level = nu[token[c]] / into[c] * reserve[c] / weight[c]
-                low = min(low, level)
-                high = max(high, level)
-        return _least_lambda(token, reserve, weight, into, out, 0.0, nu, low * 0.5, high * 2.0)
-    # stable: prices per unit are nearly λ(1/R + 1/E), with a share of μ = λ/(E + s) in it
-    a, b = 0.0, 0.0
-    for c in range(len(token)):
-        a = max(a, reserve[c])
-    b = a
-    for c in range(len(token)):
-        b = min(b, reserve[c])
-    start, end = 0.5 * low / (1.0 / b + 1.0 / excess), 2.0 * high / (1.0 / a + 1.0 / excess)
-    left, right = start, max(end, start * 1.0001)
-    golden = 0.6180339887498949
-    x1, x2 = right - golden * (right - left), left + golden * (right - left)
-    f1 = _least_mu(token, reserve, weight, into, out, excess, nu, x1, low)
-    f2 = _least_mu(token, reserve, weight, into, out, excess, nu, x2, low)
-    for _ in range(_ROUNDS):
-        if f1 <= f2:
-            right, x2, f2 = x2, x1, f1
-            x1 = right - golden * (right - left)
-            f1 = _least_mu(token, reserve, weight, into, out, excess, nu, x1, low)
+            if token[c] >= 0:
+                price = nu[token[c]]
+                n = _net(reserve[c], weight[c], into[c], out[c], price, lam, mu)
+                invariant += weight[c] * np.log1p(n / reserve[c])
+        if invariant > 0.0:
+            right = lam
         else:
-            left, x1, f1 = x1, x2, f2
-            x2 = left + golden * (right - left)
-            f2 = _least_mu(token, reserve, weight, into, out, excess, nu, x2, low)
-        if right - left < 1e-13 * right:
+            left = lam
+        if right - left <= 1e-13 * right:
             break
-    best = min(f1, f2)
-    return best
+    return joint_gain(token, reserve, weight, into, out, excess, nu, lam, mu)
 
 
 @compiled
-def _least_lambda(
-    token: IntArray, reserve: Array, weight: Array, into: Array, out: Array, excess: float,
-    nu: Array, left: float, right: float,
-) -> float:  # fmt: skip
-    golden = 0.6180339887498949
-    x1, x2 = right - golden * (right - left), left + golden * (right - left)
-    f1 = joint_gain(token, reserve, weight, into, out, excess, nu, x1, 0.0)
-    f2 = joint_gain(token, reserve, weight, into, out, excess, nu, x2, 0.0)
-    for _ in range(_ROUNDS):
-        if f1 <= f2:
-            right, x2, f2 = x2, x1, f1
-            x1 = right - golden * (right - left)
-            f1 = joint_gain(token, reserve, weight, into, out, excess, nu, x1, 0.0)
+def joint_total(
+    group: IntArray,
+    gains: Array,
+    start: IntArray,
+    token: IntArray,
+    reserve: Array,
+    weight: Array,
+    into: Array,
+    out: Array,
+    excess: Array,
+    nu: Array,
+    lam: Array,
+    mu: Array,
+) -> float:
+    """The sum of gains with each joint pool (``group`` ≥ 0) counted once, by its joint bound.
+
+    ``lam`` and ``mu`` (0 where unknown) are multipliers to try before a search for better ones.
+    """
+    total = 0.0
+    best = np.zeros(len(start) - 1)
+    for a in range(len(group)):
+        if group[a] < 0:
+            total += gains[a]
         else:
-            left, x1, f1 = x1, x2, f2
-            x2 = left + golden * (right - left)
-            f2 = joint_gain(token, reserve, weight, into, out, excess, nu, x2, 0.0)
-    return min(f1, f2)
+            best[group[a]] = max(best[group[a]], gains[a])
+    for j in range(len(best)):
+        if best[j] <= 0.0:
+            continue
+        f, l = start[j], start[j + 1]
+        found = inf
+        if lam[j] > 0.0 and (mu[j] > 0.0) == (excess[j] > 0.0):
+            found = joint_gain(
+                token[f:l], reserve[f:l], weight[f:l], into[f:l], out[f:l], excess[j],
+                nu, lam[j], mu[j],
+            )  # fmt: skip
+        if not found <= best[j] * (1.0 + 1e-9):  # no joint trade gains less than its best pair
+            searched = tightest(
+                token[f:l], reserve[f:l], weight[f:l], into[f:l], out[f:l], excess[j], nu
+            )
+            found = searched if not found <= searched else found
+        total += max(found, 0.0)
+    return total
 
 
 @compiled
-def _least_mu(
-    token: IntArray, reserve: Array, weight: Array, into: Array, out: Array, excess: float,
-    nu: Array, lam: float, most: float,
-) -> float:  # fmt: skip
-    golden = 0.6180339887498949
-    left, right = 0.2 * lam / excess, min(5.0 * lam / excess, most)
-    x1, x2 = right - golden * (right - left), left + golden * (right - left)
-    f1 = joint_gain(token, reserve, weight, into, out, excess, nu, lam, x1)
-    f2 = joint_gain(token, reserve, weight, into, out, excess, nu, lam, x2)
-    for _ in range(_ROUNDS):
-        if f1 <= f2:
-            right, x2, f2 = x2, x1, f1
-            x1 = right - golden * (right - left)
-            f1 = joint_gain(token, reserve, weight, into, out, excess, nu, lam, x1)
+def least_total(group: IntArray, gains: Array, pools: int) -> float:
+    """What :func:`joint_total` cannot be below: the best pair of each joint pool."""
+    total = 0.0
+    best = np.zeros(pools)
+    for a in range(len(group)):
+        if group[a] < 0:
+            total += gains[a]
         else:
-            left, x1, f1 = x1, x2, f2
-            x2 = left + golden * (right - left)
-            f2 = joint_gain(token, reserve, weight, into, out, excess, nu, lam, x2)
-        if right - left < 1e-13 * right:
-            break
-    return min(f1, f2)
+            best[group[a]] = max(best[group[a]], gains[a])
+    return total + np.sum(best)
 
 
 @compiled
@@ -214,3 +265,128 @@ def pair_output(state: Array, weight: Array, ann: float, i: int, j: int, n: floa
             constant /= state[c]
     q = others + d / ann - d
     return max(0.0, stable_other(state[i], q, constant) - stable_other(state[i] + n, q, constant))
+
+
+@compiled
+def star_levels(
+    joint: IntArray,
+    sells: Array,
+    buys: Array,
+    start: IntArray,
+    token: IntArray,
+    reserve: Array,
+    weight: Array,
+    into: Array,
+    out: Array,
+    excess: Array,
+    local: IntArray,
+    first_node: int,
+    amount: float,
+    nu: Array,
+    tail: IntArray,
+    head: IntArray,
+    third: IntArray,
+    drain: Array,
+    kappa: Array,
+    kind: KindArray,
+    par: Array,
+    capacity: Array,
+    coin: IntArray,
+    node_nu: Array,
+    scales: Array,
+) -> tuple[int, int]:
+    """Joint pools as stars of LOG levels around nodes of their own; numbers of levels and nodes.
+
+    Flows are in units of ``amount``. A pool has a node for its invariant and, if stable, one for
+    Σn. ``sells[c]`` and ``buys[c]`` say which coins may be paid in and taken out; ``local`` maps the
+    network's tokens. ``coin[level]`` is c + 1 for a payment in, −(c + 1) for one out, else 0.
+    """
+    n, node, pool = 0, first_node, 0
+    for j in joint:
+        first, last = start[j], start[j + 1]
+        inner = node
+        node += 1
+        curved = 0.0
+        price, some = 0.0, 0
+        for c in range(first, last):
+            if token[c] >= 0 and local[token[c]] >= 0:
+                price += nu[local[token[c]]]
+                some += 1
+            curved += 1.0 / reserve[c]
+        price = price / some if some else 1.0
+        stable = excess[j] > 0.0
+        if stable:
+            named = node
+            node += 1
+            scale = 1.0 / (amount * (curved / (last - first) + 1.0 / excess[j]))
+            node_nu[named - first_node] = price * scale * amount / excess[j]
+            for reverse in range(2):
+                tail[n], head[n], third[n] = named, inner, named
+                drain[n], kappa[n] = 1.0 - reverse, float(reverse)
+                kind[n] = LOG
+                par[n, 0] = scale
+                par[n, 1] = amount / excess[j] * (1.0 - 2.0 * reverse)
+                capacity[n] = excess[j] / amount * (1.0 - 1e-9) if reverse else inf
+                coin[n] = 0
+                n += 1
+        else:
+            named = inner
+            scale = 0.0
+            for c in range(first, last):
+                scale += reserve[c] / amount
+        node_nu[inner - first_node] = price
+        scales[pool] = scale
+        pool += 1
+        for c in range(first, last):
+            if token[c] < 0 or local[token[c]] < 0:
+                continue
+            place = local[token[c]]
+            if sells[c] > 0.0:
+                tail[n], head[n], third[n] = place, inner, named
+                drain[n], kappa[n] = 1.0, into[c] if stable else 0.0
+                kind[n] = LOG
+                par[n, 0], par[n, 1] = scale * weight[c], into[c] * amount / reserve[c]
+                capacity[n] = inf
+                coin[n] = c + 1
+                n += 1
+            if buys[c] > 0.0:
+                tail[n], head[n], third[n] = named if stable else place, inner, place
+                drain[n], kappa[n] = 1.0 if stable else 0.0, out[c]
+                kind[n] = LOG
+                par[n, 0], par[n, 1] = scale * weight[c], -amount / reserve[c]
+                capacity[n] = reserve[c] / amount * (1.0 - 1e-9)
+                coin[n] = -(c + 1)
+                n += 1
+    return n, node - first_node
+
+
+@compiled
+def star_flows(
+    coin: IntArray,
+    x: Array,
+    kappa: Array,
+    coin_in: IntArray,
+    coin_out: IntArray,
+    coins: int,
+    flow: Array,
+) -> None:
+    """Write the input of each candidate pair of a joint pool into ``flow`` (other arcs: coin −1).
+
+    What a coin pays in is spread over the coins that the pool pays out, in their proportions.
+    """
+    net = np.zeros(coins)
+    for k in range(len(coin)):
+        if coin[k] > 0:
+            net[coin[k] - 1] += x[k]
+        elif coin[k] < 0:
+            net[-coin[k] - 1] -= x[k] * kappa[k]
+    shares = np.zeros(coins)
+    for a in range(len(flow)):
+        if coin_in[a] >= 0:
+            shares[coin_in[a]] += max(0.0, -net[coin_out[a]])
+    for a in range(len(flow)):
+        if coin_in[a] >= 0:
+            i = coin_in[a]
+            flow[a] = 0.0
+            if shares[i] > 0.0 and net[i] > 0.0:
+                flow[a] = net[i] * max(0.0, -net[coin_out[a]]) / shares[i]
