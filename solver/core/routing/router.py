@@ -111,6 +111,7 @@ class _Search:
         self._amount, self._tolerance = amount, tolerance
         self._candidates: IntArray = np.empty(0, np.int64)
         self._member = np.zeros(network.arc_count, np.bool_)
+        self._useful = np.zeros(network.arc_count, np.bool_)
         self._flow: Array = np.empty(0)
         self._guess: Array | None = None
         self._warm = False
@@ -223,6 +224,8 @@ class _Search:
             self._bound = 0.0 if self._bound == inf else self._bound
             return None
         arcs = self._candidates[local.place]
+        self._useful[:] = False
+        self._useful[arcs] = True
         guess = self._guess
         assert guess is not None
         nu = np.maximum(guess[local.tokens], 1e-6)
@@ -300,8 +303,8 @@ class _Search:
                 self._settle_bound()
         if self.certified:
             return True
-        fresh = ~self._member[arcs]
-        arcs, gains = arcs[fresh], gains[fresh]
+        unused = ~self._useful[arcs]  # new ones, and members that led nowhere so far
+        arcs, gains = arcs[unused], gains[unused]
         if len(arcs) == 0:
             return False
         if len(arcs) > _ADDED:
@@ -317,5 +320,6 @@ class _Search:
             more.append(found[:count].copy())
         self._guess = whole
         self._warm = False
+        before = len(self._candidates)
         self._add(np.unique(np.concatenate(more)))
-        return True
+        return len(self._candidates) > before
