@@ -12,6 +12,7 @@ from solver.core.pools.constant_product import (
     constant_product_in,
     constant_product_out,
 )
+from solver.core.pools.curve import CurvePool, CurveVariant
 from solver.core.pools.limit_order import LimitOrderPool
 from solver.core.pools.route import RoutePool
 from solver.core.pools.stable import StablePool, StableVersion
@@ -21,6 +22,8 @@ __all__ = [
     "BookPool",
     "ConcentratedPool",
     "ConstantProductPool",
+    "CurvePool",
+    "CurveVariant",
     "Level",
     "LimitOrderPool",
     "NotExecutable",

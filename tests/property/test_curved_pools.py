@@ -1,4 +1,4 @@
-"""Weighted and stable pools: monotone, no free lunch, arcs as declared, nothing raises."""
+"""Weighted, stable and Curve pools: monotone, no free lunch, arcs as declared, nothing raises."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from solver.core.pools import StablePool, StableVersion, WeightedPool, WeightedVersion
+from solver.core.pools import (
+    CurvePool,
+    CurveVariant,
+    StablePool,
+    StableVersion,
+    WeightedPool,
+    WeightedVersion,
+)
 from solver.core.types import Exact, TokenId
 from solver.core.venue import StableArc, WeightedArc
 from tests.curves import output_of, stable_out_real, weighted_out_real
@@ -67,23 +74,45 @@ def stable_pools(draw: st.DrawFn) -> StablePool:
     )
 
 
-POOLS = st.one_of(weighted_pools(), stable_pools())
+@st.composite
+def curve_pools(draw: st.DrawFn) -> CurvePool:
+    pool = draw(stable_pools())
+    variant = draw(st.sampled_from(CurveVariant))
+    precision = 1 if variant is CurveVariant.PLAIN else 100
+    return CurvePool(
+        id="curve",
+        coins=pool.coins,
+        balances=pool.balances,
+        amp=max(1, pool.amp // 1000) * precision,
+        rates=tuple(s * r for s, r in zip(pool.scaling, pool.rates, strict=True)),
+        fee=draw(st.sampled_from([0, 10**6, 4 * 10**6, 10**8])),
+        variant=variant,
+        gas=1,
+    )
 
 
-def _unit(pool: WeightedPool | StablePool, index: int, other: int) -> int:
+POOLS = st.one_of(weighted_pools(), stable_pools(), curve_pools())
+
+
+def _unit(pool: WeightedPool | StablePool | CurvePool, index: int, other: int) -> int:
     """What rounding may move, in base units of a coin: some units of it, the worth of some units
-    of the other coin, and for weighted pools the 1e-14 that pow is off by on purpose.
+    of the other coin, and what the contract is off by on purpose: 1e-14 in pow, and in V2's
+    stable balance the precision of A (1000), which it multiplies with after a rounded division.
     """
     if isinstance(pool, WeightedPool):
         value = [b * ONE // w for b, w in zip(pool.balances, pool.weights, strict=True)]
         return 4 + 4 * value[index] // value[other] + pool.balances[index] // 10**13
+    if isinstance(pool, CurvePool):
+        return 4 + 40 * pool.rates[other] // pool.rates[index]
     factor = [s * r for s, r in zip(pool.scaling, pool.rates, strict=True)]
-    return 4 + 40 * factor[other] // factor[index]
+    return 4 + (40 * factor[other] + 1000 * ONE) // factor[index]
 
 
 @QUIET
 @given(POOLS, st.data())
-def test_monotone_and_concave(pool: WeightedPool | StablePool, data: st.DataObject) -> None:
+def test_monotone_and_concave(
+    pool: WeightedPool | StablePool | CurvePool, data: st.DataObject
+) -> None:
     i, o = data.draw(st.sampled_from(list(permutations(range(len(pool.coins)), 2))))
     base = pool.balances[i] // 1000
     slack = _unit(pool, o, i)
@@ -100,7 +129,7 @@ def test_monotone_and_concave(pool: WeightedPool | StablePool, data: st.DataObje
 @QUIET
 @given(POOLS, st.data())
 def test_exact_out_of_an_output_costs_no_more(
-    pool: WeightedPool | StablePool, data: st.DataObject
+    pool: WeightedPool | StablePool | CurvePool, data: st.DataObject
 ) -> None:
     i, o = data.draw(st.sampled_from(list(permutations(range(len(pool.coins)), 2))))
     amount = data.draw(st.integers(pool.balances[i] // 10**6 + 1, pool.balances[i] // 5))
@@ -117,7 +146,9 @@ def test_exact_out_of_an_output_costs_no_more(
 
 @QUIET
 @given(POOLS, st.data())
-def test_arcs_agree_with_swaps(pool: WeightedPool | StablePool, data: st.DataObject) -> None:
+def test_arcs_agree_with_swaps(
+    pool: WeightedPool | StablePool | CurvePool, data: st.DataObject
+) -> None:
     arcs = {(arc.token_in, arc.token_out): arc for arc in pool.arcs()}
     i, o = data.draw(st.sampled_from(list(permutations(range(len(pool.coins)), 2))))
     arc = arcs[pool.coins[i], pool.coins[o]]
@@ -156,16 +187,18 @@ def test_adversarial_pools_never_raise(
         "id": "x",
         "coins": COINS[:count],
         "balances": tuple(balances),
-        "scaling": (scale,) * count,
         "rates": (rate,) * count,
         "fee": fee,
         "gas": 1,
     }
+    curve = {**common, "fee": fee // 10**8}
+    common["scaling"] = (scale,) * count
     version = data.draw(st.sampled_from(WeightedVersion))
     stable = data.draw(st.sampled_from(StableVersion))
-    pools: list[WeightedPool | StablePool] = [
+    pools: list[WeightedPool | StablePool | CurvePool] = [
         WeightedPool(**common, weights=tuple(weights), version=version),
         StablePool(**common, amp=amp, version=stable),
+        CurvePool(**curve, amp=amp // 1000, variant=data.draw(st.sampled_from(CurveVariant))),
     ]
     for pool in pools:
         for exact in Exact:
