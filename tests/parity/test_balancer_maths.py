@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from solver.core.pools import StablePool, StableVersion, WeightedPool, WeightedVersion
+from solver.core.pools import (
+    BufferPool,
+    EclpParameters,
+    GyroPool,
+    StablePool,
+    StableVersion,
+    WeightedPool,
+    WeightedVersion,
+)
 from solver.core.types import Exact, TokenId
 from solver.core.venue import Pool
 from tests.parity.cases import DATA, files, load
@@ -58,7 +66,35 @@ def build(pool: dict[str, Any]) -> Pool:
         return WeightedPool(**_common(pool), weights=_ints(pool["weights"]), version=version)
     if kind == "STABLE":
         return StablePool(**_common(pool), amp=int(pool["amp"]), version=StableVersion.BALANCER_V3)
+    if kind == "GYROE":
+        return GyroPool(**_common(pool), parameters=_ellipse(pool))
+    if kind == "Buffer":
+        wrapped, underlying = _coins(pool)
+        return BufferPool(
+            id=pool["poolAddress"],
+            wrapped=wrapped,
+            underlying=underlying,
+            rate=int(pool["rate"]),
+            wrapped_left=10**40,
+            underlying_left=10**40,
+            gas=0,
+        )
     raise Unsupported(f"pools of kind {kind}")
+
+
+def _ellipse(pool: dict[str, Any]) -> EclpParameters:
+    return EclpParameters(
+        c=int(pool["paramsC"]),
+        s=int(pool["paramsS"]),
+        stretch=int(pool["paramsLambda"]),
+        tau_alpha=(int(pool["tauAlphaX"]), int(pool["tauAlphaY"])),
+        tau_beta=(int(pool["tauBetaX"]), int(pool["tauBetaY"])),
+        u=int(pool["u"]),
+        v=int(pool["v"]),
+        w=int(pool["w"]),
+        z=int(pool["z"]),
+        d_sq=int(pool["dSq"]),
+    )
 
 
 def cases(part: str) -> list[Any]:
@@ -86,10 +122,15 @@ def test_swap(path: Path, number: int) -> None:
     exact = Exact.IN if swap["swapKind"] == 0 else Exact.OUT
     step = pool.swap(token_in, token_out, int(swap["amountRaw"]), exact)
     expected = int(swap["outputRaw"]), int(swap["amountRaw"])
-    if exact is Exact.IN:
-        assert (step.amount_out, step.amount_in) == expected
+    other, named = (
+        (step.amount_out, step.amount_in)
+        if exact is Exact.IN
+        else (step.amount_in, step.amount_out)
+    )
+    if isinstance(pool, BufferPool):  # the vault's rate is rounded in the data: its own test allows
+        assert (abs(other - expected[0]) * 10_000 <= expected[0], named) == (True, expected[1])
     else:
-        assert (step.amount_in, step.amount_out) == expected
+        assert (other, named) == expected
 
 
 @pytest.mark.parametrize(("path", "number"), cases("adds") + cases("removes"))
