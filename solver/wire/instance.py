@@ -23,6 +23,7 @@ from solver.core.pools import (
     RoutePool,
     StablePool,
     StableVersion,
+    Surge,
     TickMap,
     WeightedPool,
     WeightedVersion,
@@ -272,14 +273,17 @@ def _pool_document(pool: Pool) -> JsonObject | None:
             "weights": _texts(pool.weights),
             "scaling": _texts(pool.scaling),
             "version": pool.version.value,
+            "tradeLimit": str(pool.trade_limit),
         }
     if isinstance(pool, StablePool):
+        surge = pool.surge
         return {
             "kind": "stable",
             **_coins_document(pool),
             "amp": str(pool.amp),
             "scaling": _texts(pool.scaling),
             "version": pool.version.value,
+            "surge": None if surge is None else [str(surge.threshold), str(surge.most)],
         }
     if isinstance(pool, CurvePool):
         return {
@@ -479,9 +483,17 @@ def _pool_of_coins(entry: JsonObject, kind: str, name: str, gas: int) -> Pool:
     values = {field: _integers(entry, field, len(coins)) for field in lists}
     fee = int(entry["fee"])
     if kind == "weighted":
-        version = WeightedVersion(entry["version"])
-        return WeightedPool(id=name, coins=coins, fee=fee, version=version, gas=gas, **values)
+        return WeightedPool(
+            id=name,
+            coins=coins,
+            fee=fee,
+            version=WeightedVersion(entry["version"]),
+            gas=gas,
+            trade_limit=int(entry["tradeLimit"]),
+            **values,
+        )
     if kind == "stable":
+        surge = entry["surge"]
         return StablePool(
             id=name,
             coins=coins,
@@ -489,6 +501,7 @@ def _pool_of_coins(entry: JsonObject, kind: str, name: str, gas: int) -> Pool:
             fee=fee,
             version=StableVersion(entry["version"]),
             gas=gas,
+            surge=None if surge is None else Surge(int(surge[0]), int(surge[1])),
             **values,
         )
     if kind == "curve":

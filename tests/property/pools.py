@@ -61,6 +61,7 @@ def weighted_pools(draw: st.DrawFn) -> WeightedPool:
         fee=draw(FEES),
         version=draw(st.sampled_from(WeightedVersion)),
         gas=1,
+        trade_limit=draw(st.sampled_from([ONE, ONE * 29 // 100])),
     )
 
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from solver.core.batch import Terms
-from solver.core.pools import BookPool, Level, LimitOrderPool
+from solver.core.pools import BookPool, Level, LimitOrderPool, StablePool, StableVersion, Surge
 from solver.core.venue import Pool
 from solver.wire import instance
 from tests.make import A, B, pair, snapshot
@@ -21,6 +21,18 @@ from tests.property.pools import (
 )
 
 OTHERS: list[Pool] = [
+    StablePool(
+        id="surge",
+        coins=(A, B),
+        balances=(1, 2),
+        amp=1000,
+        scaling=(1, 1),
+        rates=(1, 1),
+        fee=1,
+        version=StableVersion.BALANCER_V3,
+        gas=1,
+        surge=Surge(10**17, 5 * 10**16),
+    ),
     pair("pair", A, B, 2**112, 1),
     LimitOrderPool(id="limit", maker_token=A, taker_token=B, maker_amount=5, taker_amount=7, gas=1),
     BookPool(

@@ -17,7 +17,7 @@ from solver.core.pools.curve import CurvePool, CurveVariant
 from solver.core.pools.gyro import EclpParameters, GyroPool
 from solver.core.pools.limit_order import LimitOrderPool
 from solver.core.pools.route import RoutePool
-from solver.core.pools.stable import StablePool, StableVersion
+from solver.core.pools.stable import StablePool, StableVersion, Surge
 from solver.core.pools.weighted import WeightedPool, WeightedVersion
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "RoutePool",
     "StablePool",
     "StableVersion",
+    "Surge",
     "TickMap",
     "WeightedPool",
     "WeightedVersion",
