@@ -93,6 +93,7 @@ class Problem(Struct, frozen=True):
     snapshot: Snapshot
     intents: tuple[Intent, ...]
     warnings: tuple[str, ...]
+    unit: str
 
 
 def integer(text: object) -> int:
@@ -123,9 +124,15 @@ def to_core(auction: Auction, chain: int, snapshot_hash: str) -> Problem:
         if token.reference_price:
             wei = integer(token.reference_price)
             prices[TokenId(chain, address.lower())] = wei / _PRICE_ATOMS
+    unit = "native wei at the auction's reference prices"
+    if not prices and auction.orders:
+        # A scale is enough for one connected auction: the pools' rates give the other prices.
+        numeraire = TokenId(chain, auction.orders[0].sell_token.lower())
+        prices[numeraire] = 1.0
+        unit = f"base units of {numeraire}, because the auction has no reference prices"
     snapshot = Snapshot({}, tuple(pools), prices, {}, {}, {}, "auction", snapshot_hash)
     intents = tuple(_intent(order, chain) for order in auction.orders)
-    return Problem(auction, snapshot, intents, tuple(warnings))
+    return Problem(auction, snapshot, intents, tuple(warnings), unit)
 
 
 class _Unsupported(Exception):
@@ -291,7 +298,7 @@ def from_core(problem: Problem, solution: Solution) -> JsonObject:
             "netGap": certificate.net_gap,
             "netGapBps": certificate.net_gap_bps,
             "prices": certificate.prices,
-            "unit": "native wei at the auction's reference prices",
+            "unit": problem.unit,
             "leaves": msgspec.to_builtins(certificate.leaves),
             "assumptions": certificate.assumptions,
         },

@@ -78,7 +78,7 @@ def test_cow_baseline(path: Path, tmp_path: Path) -> None:
             assert float(certificate["value"]) <= float(certificate["bound"])
             two_units_bps = 2 * 10_000 / min(sold, bought)
             # the bound of an exact output keeps a gap where reference prices and pools disagree
-            allowed_bps = 0.001 if order["kind"] == "sell" else 1.0
+            allowed_bps = 0.01 if order["kind"] == "sell" else 1.0
             assert float(certificate["netGapBps"]) < allowed_bps + two_units_bps
 
 
