@@ -17,7 +17,7 @@ from msgspec import Struct
 from solver.core.kernels import Array, IntArray
 from solver.core.routing.extension import extend, follow, gaining
 from solver.core.routing.flow import order_tokens, prune, push
-from solver.core.routing.joint import joint_total, least_total
+from solver.core.routing.joint import joint_total
 from solver.core.routing.labels import select
 from solver.core.routing.model import Local, build_model, localise
 from solver.core.routing.network import Network
@@ -179,16 +179,21 @@ class _Search:
         """The exact bound of the best prices so far; joint pools make it dearer than the guess."""
         if self._pending is None:
             return
-        whole, group, gains, lam, mu = self._pending
+        bound = self._total(self._pending, exact=True)
+        if bound < self._bound:
+            self._bound, self._bound_nu = bound, self._pending[0]
         self._pending = None
+
+    def _total(
+        self, proof: tuple[Array, IntArray, Array, Array, Array], exact: bool
+    ) -> float:
+        whole, group, gains, lam, mu = proof
         joint = self._network.joint
         gained = joint_total(
             group, gains, joint.start, joint.token, joint.reserve, joint.weight, joint.into,
-            joint.out, joint.excess, whole, lam, mu,
+            joint.out, joint.excess, whole, lam, mu, exact,
         )  # fmt: skip
-        bound = float(whole[self._source]) * self._amount + gained
-        if bound < self._bound:
-            self._bound, self._bound_nu = bound, whole
+        return float(whole[self._source]) * self._amount + gained
 
     def answer(self) -> tuple[Route, Warm | None]:
         """The best route and bound so far."""
@@ -293,13 +298,12 @@ class _Search:
             network.kind, network.par, network.table, network.rows,
         )  # fmt: skip
         self._last_nu = whole
-        joint = network.joint
-        group = joint.of_pool[network.pool[arcs]]
-        paid = float(whole[self._source]) * self._amount
-        if paid + least_total(group, gains, len(joint.ann)) < self._best_guess:
-            self._best_guess = paid + least_total(group, gains, len(joint.ann))
-            self._pending = (whole, group, gains, solved.lam, solved.mu)
-            if self._best_guess - self._best[0] <= self._tolerance * self._best_guess:
+        group = network.joint.of_pool[network.pool[arcs]]
+        pending = (whole, group, gains, solved.lam, solved.mu)
+        guess = self._total(pending, exact=False)
+        if guess < self._best_guess:
+            self._best_guess, self._pending = guess, pending
+            if guess - self._best[0] <= self._tolerance * guess:
                 self._settle_bound()
         if self.certified:
             return True
