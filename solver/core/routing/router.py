@@ -157,7 +157,7 @@ class _Search:
 
     def run(self, stop: Callable[[], bool], most_rounds: int) -> None:
         """Rounds until certified, stopped, or nothing more changes."""
-        threshold, accuracy = 1e-5, 1.0
+        threshold, accuracy = 1e-7, 1e-2
         before = inf
         for _ in range(most_rounds):
             self._rounds += 1
