@@ -17,7 +17,7 @@ from venues.pool_reader import RawPool
 SWAP_GAS = 130_000
 TICK_GAS = 30_000
 FEES = (100, 500, 3_000, 10_000)
-WORDS = 4
+WORDS = 2
 _WORD = 256
 
 
