@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 from typing import BinaryIO
 
-from solver.core.batch import Terms, solve_batch
+from solver.core.batch import Memory, Terms, solve_batch
 from solver.core.program import ProgramError
 from solver.core.types import Infeasible, Intent, Solution
 from solver.core.venue import Snapshot
@@ -99,12 +99,12 @@ async def _ask(
     return answer
 
 
-def _answer(question: Question | None) -> Solution | Infeasible:
+def _answer(question: Question | None, memory: Memory) -> Solution | Infeasible:
     if question is None:
         return Infeasible("ready", "")
     snapshot, intents, terms = question
     try:
-        return solve_batch(snapshot, intents, terms)
+        return solve_batch(snapshot, intents, terms, memory=memory)
     except ProgramError as error:
         return Infeasible("program", str(error))
     except Exception as error:  # a bug costs the batch, not the daemon; it is reported upwards
@@ -125,12 +125,13 @@ def main() -> None:
     os.setsid()  # a Ctrl-C at the terminal is for the daemon, which then stops this process
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
+    memory = Memory()
     while True:
         try:
             question = _read(sys.stdin.buffer)
         except EOFError:
             return
-        body = pickle.dumps(_answer(question), protocol=5)
+        body = pickle.dumps(_answer(question, memory), protocol=5)
         answers.write(_HEADER.pack(len(body)) + body)
         answers.flush()
 

@@ -27,6 +27,8 @@ from solver.core.problem import (
     normalise,
     sell_node,
 )
+from solver.core.routing.network import Network, following
+from solver.core.single import routable, solve_single
 from solver.core.types import (
     BPS,
     Certificate,
@@ -63,6 +65,12 @@ class Terms(Struct, frozen=True):
 _NO_TERMS = Terms()
 
 
+class Memory(Struct):
+    """What may be kept between batches; losing it costs time only."""
+
+    network: Network | None = None
+
+
 class _Answer(Struct, frozen=True):
     plan: Plan
     priced: Priced | None
@@ -75,10 +83,13 @@ def solve_batch(
     intents: Sequence[Intent],
     terms: Terms = _NO_TERMS,
     progress: Callable[[str], None] = lambda stage: None,
+    memory: Memory | None = None,
 ) -> Solution:
     """Solve one batch. Intents that cannot be filled come back in ``open`` with their reason.
 
-    Raises ProgramError only when not even the relaxation has a solution.
+    One order alone goes through the router, several through the joint program. ``memory`` carries
+    the network from batch to batch, so that only what moved is written again. Raises ProgramError
+    only when not even the relaxation has a solution.
     """
     ordered = sorted(intents, key=lambda intent: intent.digest)
     refused = _refused(snapshot, ordered, terms)
@@ -94,6 +105,15 @@ def solve_batch(
     kept = [intent for intent in ordered if intent.digest not in refused]
     if not kept:
         return _empty(snapshot, refused)
+    if len(kept) == 1 and routable(kept[0], terms.max_impact_bps, bool(terms.rows)):
+        progress("route")
+        network = following(memory.network if memory else None, snapshot.pools, prices)
+        if memory:
+            memory.network = network
+        fee = terms.fees.get(kept[0].digest, 0)
+        solution = solve_single(snapshot, kept[0], fee, terms.gas_value, prices, network)
+        reasons = [OpenReason(digest, *reason) for digest, reason in sorted(refused.items())]
+        return replace(solution, open=(*reasons, *solution.open))
     batch = normalise(built, kept, terms.fees, prices, terms.max_impact_bps, terms.rows)
     progress("reference")
     fair = reference.reference(batch, snapshot.hash)

@@ -70,11 +70,11 @@ def prove(
     return Certificate(
         objective=OBJECTIVE,
         normalisation="numeraire units at the snapshot's reference prices",
-        value=_decimal(value),
-        bound=_decimal(upper),
-        arb_floor=_decimal(floor),
-        gap=_decimal(gap),
-        net_gap=_decimal(net_gap),
+        value=decimal(value),
+        bound=decimal(upper),
+        arb_floor=decimal(floor),
+        gap=decimal(gap),
+        net_gap=decimal(net_gap),
         net_gap_bps=f"{net_gap / volume * BPS:.6f}" if volume > 0 else "0",
         prices=proven[leaves.index(worst)].prices,
         multipliers=proven[leaves.index(worst)].multipliers,
@@ -83,11 +83,11 @@ def prove(
         binding=binding(batch, chosen, relaxed),
         leaves=proven,
         floors={
-            _floor_name(batch, floor): _decimal(floor.amount * batch.scale)
+            _floor_name(batch, floor): decimal(floor.amount * batch.scale)
             for floor in problem.floors
         },
         caps={
-            batch.intents[i].digest: _decimal(cap * batch.unit[order.buy] / batch.unit[order.sell])
+            batch.intents[i].digest: decimal(cap * batch.unit[order.buy] / batch.unit[order.sell])
             for i, (cap, order) in enumerate(zip(problem.caps, problem.orders, strict=False))
         },
     )
@@ -146,14 +146,14 @@ def _leaf(batch: Batch, case: Case, prices: Mapping[TokenId, float]) -> Leaf:
     return Leaf(
         whole=[batch.intents[i].digest for i in sorted(case.whole)],
         out=[batch.intents[i].digest for i in sorted(case.out)],
-        bound=_decimal(case.bound * batch.scale),
+        bound=decimal(case.bound * batch.scale),
         prices={
-            node_name(node): _decimal(float(nu[n]) * prices[node.token])
+            node_name(node): decimal(float(nu[n]) * prices[node.token])
             for n, node in enumerate(batch.graph.nodes)
             if node.token in prices
         },
         multipliers={
-            row.name: _decimal(float(weight))
+            row.name: decimal(float(weight))
             for row, weight in zip(batch.problem.rows, case.plan.multipliers, strict=True)
         },
     )
@@ -278,7 +278,7 @@ def node_name(node: Node) -> str:
     return str(node.token) if node.stage == graph.NOW else f"{node.token}@escrow"
 
 
-def _decimal(value: float) -> str:
+def decimal(value: float) -> str:
     """A decimal string that round-trips the float."""
     return format(value, ".17g")
 

@@ -48,7 +48,8 @@ class Network:
         self.index: dict[TokenId, int] = {}
         self.pools: list[Pool] = []
         self.assumed: list[str] = []
-        self._prices = prices
+        self._prices = dict(prices)
+        self._all = tuple(pool.id for pool in pools)
         self._pool_index: dict[str, int] = {}
         self._tables = _Tables()
         rows = [
@@ -124,6 +125,15 @@ class Network:
         )
         self._refresh(changed)
         return changed
+
+    @property
+    def by_id(self) -> dict[str, Pool]:
+        """The pools as they are now."""
+        return {pool.id: pool for pool in self.pools}
+
+    def takes(self, pools: Sequence[Pool], prices: Mapping[TokenId, float]) -> bool:
+        """Whether these are the same pools, states apart, at the same reference prices."""
+        return self._all == tuple(pool.id for pool in pools) and self._prices == dict(prices)
 
     def rates(self, size: float) -> Array:
         """f(s)/s of every arc at the grid size nearest to ``size`` (a factor of two apart)."""
@@ -214,6 +224,24 @@ class Network:
         )  # fmt: skip
         for step, cached in self._rates.items():
             kernel.rates(self.kind, self.par, self.table, self.rows, changed, 2.0**step, cached)
+
+
+def following(
+    before: Network | None, pools: Sequence[Pool], prices: Mapping[TokenId, float]
+) -> Network:
+    """The network of a snapshot: ``before`` with its moved pools taken over, or a new one.
+
+    A pool that is the same object, or equal, has not moved.
+    """
+    if before is not None and before.takes(pools, prices):
+        known = before.by_id
+        moved = [pool for pool in pools if pool.id in known and known[pool.id] != pool]
+        try:
+            before.update(moved)
+        except KeyError:
+            return Network(pools, prices)
+        return before
+    return Network(pools, prices)
 
 
 class Joints:

@@ -1,0 +1,294 @@
+"""A batch of one order: routed through the whole graph, settled and certified like any other.
+
+The router finds the route and the prices that bound it; only the pools of the route enter the
+batch, whose integers are then priced and checked in the same way as those of a joint program.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from msgspec import Struct
+from msgspec.structs import replace
+
+from solver.core import graph, pricing, proof
+from solver.core.graph import Node
+from solver.core.kernels import Array
+from solver.core.pricing import Priced
+from solver.core.problem import Batch, Plan, buy_node, normalise, sell_node
+from solver.core.routing.network import Network
+from solver.core.routing.orders import buy_exactly, sell_down_to
+from solver.core.routing.router import UNLIMITED, Clock, Route, find_route
+from solver.core.types import (
+    BPS,
+    Certificate,
+    Infeasible,
+    Intent,
+    Kind,
+    Leaf,
+    OpenReason,
+    Solution,
+    TokenId,
+)
+from solver.core.venue import Snapshot
+from solver.core.verify import verify
+
+_TOLERANCE = 1e-6
+
+
+class Ask(Struct, frozen=True):
+    """The order in numeraire: Δ (exact-in) or Y with its flat fee, and the limit as a rate."""
+
+    source: int
+    target: int
+    size: float
+    most_input: float
+    limit: float
+
+
+class Found(Struct, frozen=True):
+    """A route for an order, what it really sells and buys, and its bounds in numeraire.
+
+    ``surplus_bound`` bounds the surplus of every fill; ``whole_bound`` that of filling it whole.
+    """
+
+    route: Route
+    sold: float
+    bought: float
+    surplus_bound: float
+    whole_bound: float
+    scale: float
+
+
+def routable(intent: Intent, max_impact_bps: int, has_rows: bool) -> bool:
+    """Whether one order alone needs nothing that only the joint program has."""
+    return not (intent.swap.is_cross_chain or has_rows or max_impact_bps < BPS)
+
+
+def solve_single(
+    snapshot: Snapshot,
+    intent: Intent,
+    fee: int,
+    gas_value: float,
+    prices: Mapping[TokenId, float],
+    network: Network,
+    clock: Clock = UNLIMITED,
+) -> Solution:
+    """The order's fill, or the reason why it stays open, with its certificate."""
+    ask = _ask(intent, fee, prices, network)
+    if ask is None:
+        return _open(snapshot, intent, "no_route", "no venue trades one of the two tokens")
+    found = _find(intent, ask, network, clock)
+    answer = _settle(snapshot, intent, fee, gas_value, prices, network, found)
+    priced = None if isinstance(answer, Infeasible) else answer
+    proven = _certificate(snapshot, intent, fee, ask, prices, network, found, priced)
+    reasons = _reasons(intent, ask, found, priced, answer)
+    if priced is None:
+        return Solution((), (), (), {}, {}, reasons, proven, "empty")
+    dust = {proof.node_name(node): amount for node, amount in priced.dust.items()}
+    return Solution(
+        priced.fills, priced.outcome.legs, priced.outcome.inventory, priced.clearing, dust,
+        reasons, proven, "route",
+    )  # fmt: skip
+
+
+def _ask(intent: Intent, fee: int, prices: Mapping[TokenId, float], network: Network) -> Ask | None:
+    swap = intent.swap
+    source, target = network.index.get(swap.sell), network.index.get(swap.buy)
+    if source is None or target is None:
+        return None
+    share = intent.remaining / swap.total
+    sold = swap.sell_amount * share * prices[swap.sell]
+    bought = (swap.buy_amount * share + fee) * prices[swap.buy]
+    size = sold if swap.kind is Kind.EXACT_IN else bought
+    return Ask(source, target, size, sold, bought / sold)
+
+
+def _find(intent: Intent, ask: Ask, network: Network, clock: Clock) -> Found:
+    if intent.swap.kind is Kind.EXACT_OUT:
+        purchase, _ = buy_exactly(
+            network, ask.source, ask.target, ask.size, ask.most_input, _TOLERANCE, None, clock
+        )
+        slope = max(float(purchase.route.nu[ask.source]), 1e-300)
+        bound = ask.size / ask.limit - purchase.least_input
+        bought = ask.size if purchase.reached else 0.0
+        return Found(
+            purchase.route, purchase.route.amount, bought, max(0.0, bound), bound, 1.0 / slope
+        )
+    if intent.swap.partial_fill:
+        sale, _ = sell_down_to(
+            network, ask.source, ask.target, ask.size, ask.limit, _TOLERANCE, None, clock
+        )
+        sold = sale.route.amount
+        bought = sale.route.value - ask.limit * (ask.size - sold)
+        return Found(sale.route, sold, bought, sale.surplus_bound, sale.surplus_bound, 1.0)
+    route, _ = find_route(network, ask.source, ask.target, ask.size, _TOLERANCE, None, clock)
+    bound = route.bound - ask.limit * ask.size
+    return Found(route, ask.size, route.value, max(0.0, bound), bound, 1.0)
+
+
+def _settle(
+    snapshot: Snapshot,
+    intent: Intent,
+    fee: int,
+    gas_value: float,
+    prices: Mapping[TokenId, float],
+    network: Network,
+    found: Found,
+) -> Priced | Infeasible:
+    """Integers for the route, or why there are none."""
+    if len(found.route.arc) == 0:
+        return Infeasible("no_route", "no venue or order connects the two tokens")
+    if found.sold <= 0.0 or found.bought <= 0.0:
+        return Infeasible("limit_out_of_reach", "")
+    batch, plan = _as_batch(snapshot, intent, fee, prices, network, found)
+    used = {pool.id: pool for pool in batch.graph.source}
+    gas = sum(float(network.pool_gas[p]) for p in np.unique(network.pool[found.route.arc]))
+    priced = pricing.price(batch, plan, [True], gas * gas_value)
+    if isinstance(priced, Infeasible):
+        return priced
+    if not priced.fills:
+        return Infeasible("limit_out_of_reach", "")
+    pools = {pool.id: pool for pool in snapshot.pools if pool.id in used}
+    broken = verify(
+        [intent], pools, [], priced.fills, priced.outcome.legs, priced.outcome.inventory,
+        priced.clearing,
+    )  # fmt: skip
+    return broken or priced
+
+
+def _as_batch(
+    snapshot: Snapshot,
+    intent: Intent,
+    fee: int,
+    prices: Mapping[TokenId, float],
+    network: Network,
+    found: Found,
+) -> tuple[Batch, Plan]:
+    """The pools of the route as a batch, and the route as its plan."""
+    route = found.route
+    used: dict[tuple[str, TokenId, TokenId], float] = {}
+    for arc, amount in zip(route.arc, route.used, strict=True):
+        pool = network.pools[network.pool[arc]]
+        ends = network.tokens[network.tail[arc]], network.tokens[network.head[arc]]
+        used[pool.id, *ends] = used.get((pool.id, *ends), 0.0) + float(amount)
+    pools = tuple(network.pools[p] for p in np.unique(network.pool[route.arc]))
+    wanted = [sell_node(intent), buy_node(intent)]
+    built = graph.build(replace(snapshot, pools=pools), wanted)
+    batch = normalise(built, [intent], {intent.digest: fee}, prices)
+    arcs = batch.problem.arcs
+    flow = np.zeros(len(arcs))
+    for k, place in enumerate(batch.kept):
+        ends = (
+            built.nodes[built.arcs.tail[place]].token,
+            built.nodes[built.arcs.head[place]].token,
+        )
+        key = (built.source[place].id, *ends)
+        taken = min(used.get(key, 0.0) / batch.scale, float(arcs.capacity[k]))
+        flow[k] = taken
+        used[key] = used.get(key, 0.0) - taken * batch.scale
+    sold, bought = found.sold / batch.scale, found.bought / batch.scale
+    nu = _local_prices(batch, network, found)
+    plan = Plan(flow, np.array([sold]), np.array([bought]), nu, np.zeros(0), bought)
+    return batch, plan
+
+
+def _local_prices(batch: Batch, network: Network, found: Found) -> Array:
+    nu = np.zeros(len(batch.graph.nodes))
+    for n, node in enumerate(batch.graph.nodes):
+        if node.token in network.index:
+            nu[n] = found.route.nu[network.index[node.token]] * found.scale
+    return nu
+
+
+def _certificate(
+    snapshot: Snapshot,
+    intent: Intent,
+    fee: int,
+    ask: Ask,
+    prices: Mapping[TokenId, float],
+    network: Network,
+    found: Found,
+    priced: Priced | None,
+) -> Certificate:
+    """The router's prices as the proof of the whole graph."""
+    fills = priced.fills if priced else ()
+    value = 0.0
+    if priced:
+        batch, _ = _as_batch(snapshot, intent, fee, prices, network, found)
+        value = proof.surplus(batch, fills) * batch.scale
+    whole = dict(
+        zip(
+            (proof.node_name(Node(token)) for token in network.tokens),
+            (proof.decimal(float(nu) * found.scale * prices[token])
+             for nu, token in zip(found.route.nu, network.tokens, strict=True)),
+            strict=True,
+        )
+    )  # fmt: skip
+    leaves = [Leaf([], [], proof.decimal(found.surplus_bound), whole, {})]
+    upper = found.surplus_bound
+    volume = sum(prices[intent.swap.buy] * (fill.buy + fill.fee) for fill in fills)
+    gap = max(0.0, upper - value)
+    assumptions = ["lots and gas only lower what can be had"]
+    if network.assumed:
+        assumptions.append("curves sampled, not declared: " + ", ".join(sorted(network.assumed)))
+    if len(network.joint.ann):
+        assumptions.append("a pool of three or more coins trades within its joint trading set")
+    if found.route.note:
+        assumptions.append(found.route.note)
+    return Certificate(
+        objective=proof.OBJECTIVE,
+        normalisation="numeraire units at the snapshot's reference prices",
+        value=proof.decimal(value),
+        bound=proof.decimal(upper),
+        arb_floor="0",
+        gap=proof.decimal(gap),
+        net_gap=proof.decimal(gap),
+        net_gap_bps=f"{gap / volume * BPS:.6f}" if volume > 0 else "0",
+        prices=whole,
+        multipliers={},
+        snapshot_hash=snapshot.hash,
+        assumptions=assumptions,
+        leaves=leaves,
+    )
+
+
+def _reasons(
+    intent: Intent, ask: Ask, found: Found, priced: Priced | None, answer: Priced | Infeasible
+) -> tuple[OpenReason, ...]:
+    swap = intent.swap
+    filled = 0
+    if priced:
+        fill = priced.fills[0]
+        filled = fill.sell if swap.kind is Kind.EXACT_IN else fill.buy
+    if filled >= intent.remaining:
+        return ()
+    per_unit = swap.buy_amount / swap.sell_amount / ask.limit
+    best = found.route.value / found.route.amount if found.route.amount > 0.0 else 0.0
+    if found.route.amount > 0.0 and intent.swap.partial_fill and not found.bought > 0.0:
+        best = float(found.route.nu[ask.source])
+    code, detail = _explain(ask, found, priced, answer, best)
+    limit = swap.buy_amount / swap.sell_amount
+    reason = OpenReason(intent.digest, code, detail, f"{best * per_unit:.12g}", f"{limit:.12g}")
+    return (reason,)
+
+
+def _explain(
+    ask: Ask, found: Found, priced: Priced | None, answer: Priced | Infeasible, best: float
+) -> tuple[str, str]:
+    if priced:
+        return "partly_filled", "the rest would cost more than the limit allows"
+    if len(found.route.arc) == 0 and found.route.note == "no_route":
+        return "no_route", "no venue or order connects the two tokens"
+    if found.surplus_bound <= 1e-9 * ask.size or best < ask.limit:
+        factor = ask.limit / best if best > 0.0 else np.inf
+        return "limit_out_of_reach", f"the limit asks {factor:.6g} times the best reachable rate"
+    assert isinstance(answer, Infeasible)
+    return "left_out", f"did not survive the exact check ({answer.code})"
+
+
+def _open(snapshot: Snapshot, intent: Intent, code: str, detail: str) -> Solution:
+    limit = intent.swap.buy_amount / intent.swap.sell_amount
+    reason = OpenReason(intent.digest, code, detail, "0", f"{limit:.12g}")
+    return Solution((), (), (), {}, {}, (reason,), proof.nothing(snapshot.hash), "empty")
