@@ -44,6 +44,20 @@ def stable_other(z: float, q: float, k: float) -> float:
 
 
 @compiled
+def stable_lead(y: float, z: float, q: float, k: float) -> float:
+    """y + q + z = K/(z·y) for y = y(z); each form where nothing cancels or overflows in it."""
+    return y + (q + z) if q + z > 0.0 else k / (z * y)
+
+
+@compiled
+def stable_given(y0: float, z0: float, d: float, q: float, k: float) -> float:
+    """y(z₀) − y(z₀ + d), from the difference of the two quadratics: exact for a dust d as well."""
+    z = z0 + d
+    y = stable_other(z, q, k)
+    return d * (y0 + k / z0 / z) / (y0 + stable_lead(y, z, q, k))
+
+
+@compiled
 def level_output(kind: int, p: Array, x: float) -> float:
     """f(x)."""
     if kind == LINEAR:
@@ -54,7 +68,7 @@ def level_output(kind: int, p: Array, x: float) -> float:
         return -p[1] * expm1(-p[3] * log1p(p[2] * x / p[0]))
     if kind == LOG:
         return p[0] * log1p(p[1] * x)
-    return p[3] * (p[1] - stable_other(p[0] + p[2] * x, p[4], p[5]))
+    return p[3] * stable_given(p[1], p[0], p[2] * x, p[4], p[5])
 
 
 @compiled
@@ -72,7 +86,7 @@ def level_slope(kind: int, p: Array, x: float) -> float:
         return p[0] * p[1] / (1.0 + p[1] * x)
     z = p[0] + p[2] * x
     y = stable_other(z, p[4], p[5])
-    return p[2] * p[3] * (y + p[5] / (z * z)) / (2.0 * y + p[4] + z)
+    return p[2] * p[3] * (y + p[5] / (z * z)) / (y + stable_lead(y, z, p[4], p[5]))
 
 
 @compiled
@@ -92,7 +106,7 @@ def level_bend(kind: int, p: Array, x: float) -> float:
         return -p[0] * share * share
     z = p[0] + p[2] * x
     y = stable_other(z, p[4], p[5])
-    width = 2.0 * y + p[4] + z
+    width = y + stable_lead(y, z, p[4], p[5])
     first = -(y + p[5] / (z * z)) / width
     second = (2.0 * p[5] / (z * z * z) - 2.0 * first - 2.0 * first * first) / width
     return min(0.0, -p[3] * p[2] * p[2] * second)

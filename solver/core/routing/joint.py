@@ -22,7 +22,16 @@ from math import inf, log
 import numpy as np
 
 from solver.core.jit import compiled
-from solver.core.kernels import LOG, Array, IntArray, KindArray, stable_other
+from solver.core.kernels import LOG, Array, IntArray, KindArray, stable_given, stable_other
+
+
+@compiled
+def _bowl(size: float, t: float) -> float:
+    """size·((1 + t)·log(1 + t) − t) ≥ 0: what a term gains at a relative change t of its balance.
+
+    In this form a dust trade in a deep pool keeps its digits.
+    """
+    return max(0.0, size * ((1.0 + t) * np.log1p(t) - t))
 
 
 @compiled
@@ -38,14 +47,14 @@ def coin_gain(
     cost = price / into - mu  # of one unit of n
     if cost <= 0.0:
         return inf
-    n = scaled / cost - reserve
-    if n > 0.0:
-        best = scaled * log(scaled / (cost * reserve)) - cost * n
+    t = (scaled - cost * reserve) / (cost * reserve)
+    if t > 0.0:
+        best = _bowl(cost * reserve, t)
     worth = price * out - mu  # what one unit withdrawn brings beyond its part of Σn
     if worth > 0.0:
-        v = reserve - scaled / worth
-        if v > 0.0:
-            best = max(best, worth * v + scaled * log(scaled / (worth * reserve)))
+        t = (scaled - worth * reserve) / (worth * reserve)
+        if t < 0.0:
+            best = max(best, _bowl(worth * reserve, t))
     return best
 
 
@@ -67,7 +76,7 @@ def joint_gain(
     """
     total = 0.0
     if excess > 0.0:
-        total += lam * log(lam / (mu * excess)) - lam + mu * excess
+        total += _bowl(mu * excess, (lam - mu * excess) / (mu * excess))
     else:
         mu = 0.0
     for c in range(len(token)):
@@ -256,7 +265,7 @@ def pair_output(state: Array, weight: Array, ann: float, i: int, j: int, n: floa
             others += state[c]
             constant /= state[c]
     q = others + d / ann - d
-    return max(0.0, stable_other(state[i], q, constant) - stable_other(state[i] + n, q, constant))
+    return stable_given(stable_other(state[i], q, constant), state[i], n, q, constant)
 
 
 @compiled
