@@ -109,3 +109,42 @@ def select(
         if scores[k] >= least and scores[k] > 0.0:
             chosen[arcs[k]] = max(chosen[arcs[k]], scores[k])
     return g2
+
+
+@compiled
+def fewest_hops(
+    out_start: IntArray,
+    out_arc: IndexArray,
+    head: IndexArray,
+    spot: Array,
+    origin: int,
+    target: int,
+) -> IntArray:
+    """The arcs of a path with the fewest hops, from the end to the start; empty if there is none.
+
+    Arcs that give nothing (``spot`` 0) are no way.
+    """
+    count = len(out_start) - 1
+    through = np.full(count, -1, np.int64)
+    before = np.full(count, -1, np.int64)
+    queue = np.empty(count, np.int64)
+    queue[0] = origin
+    first, after = 0, 1
+    while first < after and through[target] < 0:
+        i = queue[first]
+        first += 1
+        for place in range(out_start[i], out_start[i + 1]):
+            a = out_arc[place]
+            j = head[a]
+            if j != origin and through[j] < 0 and spot[a] > 0.0:
+                through[j] = a
+                before[j] = i
+                queue[after] = j
+                after += 1
+    path = np.empty(count, np.int64)
+    n, t = 0, target
+    while t != origin and through[t] >= 0:
+        path[n] = through[t]
+        n += 1
+        t = before[t]
+    return path[:n]

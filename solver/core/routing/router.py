@@ -18,7 +18,7 @@ from solver.core.kernels import Array, IntArray
 from solver.core.routing.extension import extend, follow, gaining
 from solver.core.routing.flow import order_tokens, prune, push
 from solver.core.routing.joint import joint_total
-from solver.core.routing.labels import select
+from solver.core.routing.labels import fewest_hops, select
 from solver.core.routing.model import Local, build_model, localise
 from solver.core.routing.network import Network
 
@@ -33,6 +33,7 @@ _VISITS = 40
 _WARM_ROUNDS = 6
 _GROWTH = 1.5  # how much longer than the last a round may take
 _WHOLE = 0.03
+_SCALES = (1.0, 0.03, 30.0, 1e-3, 1e3, 1e-5, 1e5)  # sizes to try where the interior point fails
 
 
 class Route(Struct, frozen=True):
@@ -98,10 +99,14 @@ def find_route(
     A warm state that stalls is dropped and the order solved again from nothing. Where tokens can
     be turned into more of themselves, candidates prove nothing, and all arcs are solved together.
     With a ``keep_rate`` any part may stay unsold at that worth per unit: the route's ``amount`` is
-    then what is sold, and value and bound contain what the rest is worth.
+    then what is sold, and value and bound contain what the rest is worth. ValueError for an amount
+    that is not positive and finite, and unless source and target are two tokens of the network.
     """
-    if source == target or amount <= 0.0:
-        raise ValueError("a route needs two different tokens and an amount")
+    count = len(network.tokens)
+    if source == target or not (0 <= source < count and 0 <= target < count):
+        raise ValueError(f"{source} and {target} are not two of {count} tokens")
+    if not 0.0 < amount < inf:
+        raise ValueError(f"an order of {amount} is not a positive amount")
     search = _Search(network, source, target, amount, tolerance, keep_rate, clock)
     if warm is not None:
         search.resume(warm)
@@ -322,6 +327,14 @@ class _Search:
         """Interior point and route on the candidates."""
         network = self._network
         local = localise(network, self._candidates, self._source, self._target)
+        if local is None:  # labels see three hops, and a warm state may be of another pair
+            self._add(
+                fewest_hops(
+                    network.out_start, network.out_arc, network.head, network.spot,
+                    self._source, self._target,
+                )
+            )  # fmt: skip
+            local = localise(network, self._candidates, self._source, self._target)
         if local is None:
             self._note = "no_route"
             if self._bound == inf:
@@ -334,16 +347,21 @@ class _Search:
         assert guess is not None
         nu = np.maximum(guess[local.tokens], 1e-6)
         flow = self._flow[local.place]
-        model = build_model(network, arcs, local, nu, self._amount, flow, self._keep_rate)
-        solved = False
-        if self._warm:
-            x, prices = model.warm_start, np.concatenate([nu, model.node_nu])
-            solved = model.solve(x, prices, 1e-4, self._tolerance * accuracy)
-        if not solved:
-            x = np.minimum(0.4 * model.capacity, 0.03)
-            prices = np.concatenate([nu, model.node_nu])
-            model.solve(x, prices, 1e-2, self._tolerance * accuracy)
-        if not (np.all(np.isfinite(x)) and np.all(np.isfinite(prices))):
+        for scale in _SCALES:
+            model = build_model(
+                network, arcs, local, nu, scale * self._amount, flow, self._keep_rate
+            )
+            solved = False
+            if self._warm:
+                x, prices = model.warm_start, np.concatenate([nu, model.node_nu])
+                solved = model.solve(x, prices, 1e-4, self._tolerance * accuracy)
+            if not solved:
+                x = np.minimum(0.4 * model.capacity, 0.03)
+                prices = np.concatenate([nu, model.node_nu])
+                model.solve(x, prices, 1e-2, self._tolerance * accuracy)
+            if np.all(np.isfinite(x)) and np.all(np.isfinite(prices)):
+                break
+        else:
             self._note = "the interior point failed"
             return None
         flow = model.arc_flow(x)
@@ -411,6 +429,7 @@ class _Search:
                 self._settle_bound()
         if self.certified:
             return True
+        self._guess = whole  # the next round takes ticks and levels as far as these prices
         unused = ~self._useful[arcs]  # new ones, and members that led nowhere so far
         arcs, gains = arcs[unused], gains[unused]
         if len(arcs) == 0:
@@ -426,7 +445,6 @@ class _Search:
                 network.spot, whole, cap, self._target, _PATH, found,
             )  # fmt: skip
             more.append(found[:count].copy())
-        self._guess = whole
         self._warm = False
         before = len(self._candidates)
         self._add(np.unique(np.concatenate(more)))
