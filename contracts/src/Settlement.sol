@@ -29,12 +29,15 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
     /// @param sellFill Amount pulled from the owner.
     /// @param buyFill Amount paid to the receiver, net of the fee.
     /// @param fee Amount of the bought token that the solver kept for gas. Checked against the signed cap.
+    /// @param filledBefore What the solver believes to be filled already. A fill by somebody else in between changes
+    /// the id of the escrow, so the solver would pay for a lock that does not exist.
     struct Trade {
         Swap swap;
         bytes signature;
         uint256 sellFill;
         uint256 buyFill;
         uint256 fee;
+        uint256 filledBefore;
     }
 
     /// @notice Tokens that the solver brings along.
@@ -63,8 +66,6 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
     /// @notice Least seconds between the last fill and the first refund of a cross-chain order.
     uint64 public constant MIN_CLAIM_WINDOW = 600;
 
-    bytes4 private constant INCREASE_ALLOWANCE = bytes4(keccak256("increaseAllowance(address,uint256)"));
-
     /// @notice What owners, and solvers for their funding, approve.
     AllowanceHolder public immutable holder;
 
@@ -83,8 +84,9 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
     /// @notice Orders that their owners revoked on chain.
     mapping(address owner => mapping(bytes32 digest => bool)) public cancelled;
 
-    /// @notice Batches that were settled; each once.
-    mapping(bytes32 batchId => bool) public settledBatches;
+    /// @notice Batches that a solver settled; each once.
+    /// @dev Per solver: another one cannot use up an id that it saw on its way.
+    mapping(address solver => mapping(bytes32 batchId => bool)) public settledBatches;
 
     /// @notice Payments made here for orders of other chains, by fill hash.
     /// @dev Keyed by the hash of the whole payment, not by the order: a wrong payment of an order cannot block the
@@ -107,6 +109,7 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
     event Settled(bytes32 indexed batchId, address indexed solver);
     event Cancelled(bytes32 indexed digest, address indexed owner);
 
+    error InvalidFeeRecipient(address feeRecipient);
     error NotSolver(address caller);
     error BundleExpired(uint256 deadline);
     error BatchAlreadySettled(bytes32 batchId);
@@ -118,6 +121,7 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
     error BadSignature(bytes32 digest);
     error OrderCancelled(bytes32 digest);
     error NothingFilled(bytes32 digest);
+    error FilledElsewhere(bytes32 digest, uint256 filled);
     error Overfilled(bytes32 digest);
     error PartialFillForbidden(bytes32 digest);
     error LimitViolated(bytes32 digest);
@@ -136,8 +140,7 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
     constructor(address owner_, address feeRecipient_, IFillVerifier verifier) Ownable(owner_) EIP712("Thalweg", "1") {
         holder = new AllowanceHolder();
         escrow = new Escrow(verifier);
-        feeRecipient = feeRecipient_;
-        emit FeeRecipientSet(feeRecipient_);
+        _setFeeRecipient(feeRecipient_);
     }
 
     /// @notice Allows or forbids a solver.
@@ -148,8 +151,7 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
 
     /// @notice Changes where dust goes.
     function setFeeRecipient(address feeRecipient_) external onlyOwner {
-        feeRecipient = feeRecipient_;
-        emit FeeRecipientSet(feeRecipient_);
+        _setFeeRecipient(feeRecipient_);
     }
 
     /// @notice Revokes an order of the caller. Orders of others are not affected.
@@ -159,7 +161,7 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
     }
 
     /// @notice Settles a batch: all of it or nothing.
-    /// @param batchId Any id that was not used before; makes a second sending of the same bundle fail.
+    /// @param batchId Any id that the caller has not used before; makes a second sending of the same bundle fail.
     /// @param deadline Last second at which this bundle may run.
     /// @param trades Fills of orders of this chain.
     /// @param funding Tokens pulled from the solver.
@@ -177,8 +179,8 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
     ) external nonReentrant {
         if (!isSolver[msg.sender]) revert NotSolver(msg.sender);
         if (block.timestamp > deadline) revert BundleExpired(deadline);
-        if (settledBatches[batchId]) revert BatchAlreadySettled(batchId);
-        settledBatches[batchId] = true;
+        if (settledBatches[msg.sender][batchId]) revert BatchAlreadySettled(batchId);
+        settledBatches[msg.sender][batchId] = true;
 
         for (uint256 i = 0; i < trades.length; ++i) {
             _open(batchId, trades[i]);
@@ -213,6 +215,16 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
         return _domainSeparatorV4();
     }
 
+    /// @dev Dust in the escrow would look like a lock's tokens, and in the holder or here it would be anybody's.
+    function _setFeeRecipient(address feeRecipient_) private {
+        if (
+            feeRecipient_ == address(0) || feeRecipient_ == address(this) || feeRecipient_ == address(holder)
+                || feeRecipient_ == address(escrow)
+        ) revert InvalidFeeRecipient(feeRecipient_);
+        feeRecipient = feeRecipient_;
+        emit FeeRecipientSet(feeRecipient_);
+    }
+
     /// @dev Checks a trade, counts it as filled, and only then pulls the sold tokens.
     function _open(bytes32 batchId, Trade calldata trade) private {
         Swap calldata swap = trade.swap;
@@ -223,6 +235,7 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
         }
         if (cancelled[swap.owner][digest]) revert OrderCancelled(digest);
         uint256 before = filled[digest];
+        if (before != trade.filledBefore) revert FilledElsewhere(digest, before);
         filled[digest] = _checkFill(digest, trade, before);
         emit Filled(digest, swap.owner, batchId, trade.sellFill, trade.buyFill, trade.fee);
         if (swap.buyChain == block.chainid) {
@@ -298,18 +311,31 @@ contract Settlement is Ownable2Step, ReentrancyGuard, EIP712 {
         );
     }
 
-    /// @dev Approvals are exact and end with the call; an interaction cannot make one that stays. The three forbidden targets are those on which a call by this
+    /// @dev Approvals are exact and end with the call. The three forbidden targets are those on which a call by this
     /// contract has rights of its own.
     function _interact(Interaction calldata call) private {
         if (call.target == address(this) || call.target == address(holder) || call.target == address(escrow)) {
             revert ForbiddenTarget(call.target);
         }
         bytes4 selector = bytes4(call.data);
-        if (selector == IERC20.approve.selector || selector == INCREASE_ALLOWANCE) revert ForbiddenCall(selector);
+        if (_isApproval(selector)) revert ForbiddenCall(selector);
         bool approves = address(call.approveToken) != address(0);
         if (approves) call.approveToken.forceApprove(call.target, call.approveAmount);
         Address.functionCall(call.target, call.data);
         if (approves) call.approveToken.forceApprove(call.target, 0);
+    }
+
+    /// @dev The known ways in which a token is told of an allowance. A token may have one of its own that is not here:
+    /// such an allowance could take only what lies here during a later settlement, which then reverts as short.
+    function _isApproval(bytes4 selector) private pure returns (bool) {
+        return selector == IERC20.approve.selector // ERC-20
+            || selector == bytes4(keccak256("increaseAllowance(address,uint256)")) // OpenZeppelin 4
+            || selector == bytes4(keccak256("increaseApproval(address,uint256)")) // OpenZeppelin 1
+            || selector == bytes4(keccak256("approveAndCall(address,uint256)")) // ERC-1363
+            || selector == bytes4(keccak256("approveAndCall(address,uint256,bytes)")) // ERC-1363 and before
+            || selector == bytes4(keccak256("authorizeOperator(address)")) // ERC-777
+            || selector == bytes4(keccak256("setOperator(address,bool)")) // ERC-6909
+            || selector == bytes4(keccak256("setApprovalForAll(address,bool)")); // ERC-721, ERC-1155
     }
 
     function _payOut(Trade calldata trade) private {

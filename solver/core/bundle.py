@@ -17,7 +17,7 @@ _SWAP_TUPLE = (
 )
 SETTLE = (
     "settle(bytes32,uint256,"
-    f"({_SWAP_TUPLE},bytes,uint256,uint256,uint256)[],"
+    f"({_SWAP_TUPLE},bytes,uint256,uint256,uint256,uint256)[],"
     "(address,uint256)[],"
     "(address,bytes,address,uint256)[],"
     "(bytes32,address,address,uint256,uint64)[],"
@@ -106,6 +106,7 @@ def encode(bundle: Bundle, batch_id: str, deadline: int) -> str:
                 trade.fill.sell,
                 trade.fill.buy,
                 trade.fill.fee,
+                trade.intent.filled,
             )
             for trade in bundle.trades
         ],

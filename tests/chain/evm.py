@@ -394,11 +394,17 @@ class World:
         return bytes(Account.sign_message(signable(swap, self.settlement), key).signature)
 
     def trade(
-        self, swap: Swap, sold: int, bought: int, fee: int = 0, signature: bytes | None = None
+        self,
+        swap: Swap,
+        sold: int,
+        bought: int,
+        fee: int = 0,
+        signature: bytes | None = None,
+        before: int = 0,
     ) -> tuple[Any, ...]:
-        """A fill, signed by Alice unless a signature is given."""
+        """A fill, signed by Alice unless a signature is given; ``before`` is filled already."""
         signed = self.sign(swap) if signature is None else signature
-        return (struct_of(swap), signed, sold, bought, fee)
+        return (struct_of(swap), signed, sold, bought, fee, before)
 
     def attest(self, fill_chain: int, order: str, fill: str, signer: Actor | None = None) -> bytes:
         """A proof for the escrow, by the attester unless told otherwise."""

@@ -61,8 +61,9 @@ def cross_order(world: World, **changes: Any) -> Swap:
 
 def lock(world: World, swap: Swap, sold: int = 1_000, bought: int = 2_000) -> tuple[str, str]:
     """Settle a cross-chain fill; its order id and fill hash, as Python works them out."""
-    order = order_id(world.digest(swap), world.filled(swap))
-    world.settle(trades=[world.trade(swap, sold, bought)])
+    before = world.filled(swap)
+    order = order_id(world.digest(swap), before)
+    world.settle(trades=[world.trade(swap, sold, bought, before=before)])
     return order, fill_hash(order, swap, bought)
 
 
@@ -242,7 +243,8 @@ def test_partial_fills_are_claimed_one_by_one(world: World) -> None:
 
 def test_equal_parts_in_one_bundle_are_different_fills(world: World) -> None:
     swap = cross_order(world, partial_fill=True)
-    receipt = world.settle(trades=[world.trade(swap, 500, 1_000)] * 2)
+    parts = [world.trade(swap, 500, 1_000, before=before) for before in (0, 500)]
+    receipt = world.settle(trades=parts)
     locked = events(world.escrow, receipt, "Locked")
     expected = [order_id(world.digest(swap), before) for before in (0, 500)]
     assert [entry["orderId"] for entry in locked] == expected

@@ -446,7 +446,7 @@ def test_a_token_cannot_settle_again_from_within(
     swap = world.order(**{side: asset(hostile)})
     bought = hostile if side == "buy_asset" else world.buy
     world.settle(trades=[world.trade(swap, 1_000, 2_000)], funding=[(bought, 2_000)])
-    settled = (world.settlement, "settledBatches", (777).to_bytes(32, "big"))
+    settled = (world.settlement, "settledBatches", hostile.address, (777).to_bytes(32, "big"))
     assert world.chain.view(hostile, "callbackSucceeded") is False
     assert world.chain.view(*settled) is False
     # Outside of a settlement the very same callback goes through: it was the lock.

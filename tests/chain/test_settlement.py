@@ -12,6 +12,7 @@ from fractions import Fraction
 from typing import Any
 
 import pytest
+from eth_utils.address import to_checksum_address
 from msgspec.structs import replace
 
 from solver.core import crypto, intent
@@ -105,7 +106,7 @@ def test_an_unknown_kind_has_no_digest(world: World) -> None:
     struct = struct_of(world.order(), kind=2)
     refused = world.chain.try_call(world.settlement, "digestOf", struct, sender=world.mallory)
     assert refused == refusal("UnknownKind", 2)
-    trade = (struct, world.sign(world.order()), 1_000, 2_000, 0)
+    trade = (struct, world.sign(world.order()), 1_000, 2_000, 0, 0)
     assert world.refuse(trades=[trade]) == refusal("UnknownKind", 2)
 
 
@@ -126,7 +127,8 @@ def test_exact_in_pays_both_sides(world: World) -> None:
     assert world.balance(world.buy, world.bob) == 2_005
     assert world.balance(world.sell, world.solver) == 1_000
     assert world.filled(swap) == 1_000
-    assert world.chain.view(world.settlement, "settledBatches", (77).to_bytes(32, "big"))
+    settled = ("settledBatches", world.solver.address, (77).to_bytes(32, "big"))
+    assert world.chain.view(world.settlement, *settled)
     names = {"digest": world.digest(swap), "owner": lower(world.alice), "batchId": batch_id(77)}
     amounts = {"sellFill": 1_000, "buyFill": 2_005, "fee": 30}
     assert events(world.settlement, receipt, "Filled") == [names | amounts]
@@ -254,22 +256,22 @@ def test_parts_add_up_to_the_whole_and_no_further(world: World, kind: Kind) -> N
             sold, bought = fill, math.ceil(Fraction(fill * 12_347, 7_919))
         else:
             sold, bought = math.floor(Fraction(fill * 7_919, 12_347)), fill
-        trade = world.trade(swap, sold, bought, signature=signature)
+        trade = world.trade(swap, sold, bought, signature=signature, before=swap.total - left)
         world.settle(trades=[trade], funding=[(world.buy, bought)], sweep=[world.sell])
         sold_in_all, bought_in_all = sold_in_all + sold, bought_in_all + bought
         assert world.filled(swap) == (sold_in_all if kind is Kind.EXACT_IN else bought_in_all)
     assert start - world.balance(world.sell, world.alice) == sold_in_all <= 7_919
     assert world.balance(world.buy, world.alice) == bought_in_all >= 12_347
-    one_more = world.trade(swap, 1, 2, signature=signature)
+    one_more = world.trade(swap, 1, 2, signature=signature, before=swap.total)
     assert world.refuse(trades=[one_more]) == refusal("Overfilled", world.digest(swap))
 
 
 def test_one_order_twice_in_a_bundle_counts_twice(world: World) -> None:
     swap = world.order(partial_fill=True)
-    parts = [world.trade(swap, 400, 800), world.trade(swap, 601, 1_202)]
+    parts = [world.trade(swap, 400, 800), world.trade(swap, 601, 1_202, before=400)]
     refused = world.refuse(trades=parts, funding=[(world.buy, 2_002)])
     assert refused == refusal("Overfilled", world.digest(swap))
-    parts[1] = world.trade(swap, 600, 1_200)
+    parts[1] = world.trade(swap, 600, 1_200, before=400)
     world.settle(trades=parts, funding=[(world.buy, 2_000)])
     assert world.balance(world.buy, world.alice) == 2_000
 
@@ -312,7 +314,19 @@ def test_an_order_cannot_be_replayed_in_another_batch(world: World) -> None:
     swap = world.order()
     parts = paid(world, swap)
     world.settle(**parts)
-    assert world.refuse(**parts) == refusal("Overfilled", world.digest(swap))
+    digest = world.digest(swap)
+    assert world.refuse(**parts) == refusal("FilledElsewhere", digest, 1_000)
+    again = paid(world, swap, before=1_000)
+    assert world.refuse(**again) == refusal("Overfilled", digest)
+
+
+def test_a_fill_in_between_makes_a_plan_fail(world: World) -> None:
+    """The id of a lock depends on what was filled before; a solver pays only the one it planned."""
+    swap = world.order(partial_fill=True)
+    planned = paid(world, swap, 400, 800)
+    world.settle(**paid(world, swap, 1, 2))
+    assert world.refuse(**planned) == refusal("FilledElsewhere", world.digest(swap), 1)
+    world.settle(**paid(world, swap, 400, 800, before=1))
 
 
 TAMPERINGS: dict[str, Callable[[World], dict[str, Any]]] = {
@@ -483,11 +497,31 @@ def test_validity_includes_both_ends(world: World) -> None:
     outside = refusal("OutsideValidity", world.digest(swap))
     assert world.refuse(at=first - 1, **parts) == outside
     world.settle(at=first, **parts)
-    world.settle(at=first + 50, **parts)
+    world.settle(at=first + 50, **paid(world, swap, 500, 1_000, before=500))
     assert world.filled(swap) == 1_000
     late = world.order(valid_until=world.chain.time)
     refused = world.refuse(trades=[world.trade(late, 1_000, 2_000)], at=late.valid_until + 1)
     assert refused == refusal("OutsideValidity", world.digest(late))
+
+
+def test_another_solver_cannot_use_up_a_batch_id(world: World) -> None:
+    setting = (world.settlement, "setSolver", world.mallory.address, True)
+    world.chain.send(*setting, sender=world.admin)
+    world.settle(by=world.mallory, batch=99)  # empty, with an id that it saw on its way
+    swap = world.order()
+    world.settle(batch=99, **paid(world, swap))
+    assert world.refuse(batch=99) == refusal("BatchAlreadySettled", batch_id(99))
+
+
+def test_dust_goes_to_nobody_of_ours(world: World) -> None:
+    wrong = (ZERO_ADDRESS, *map(lower, (world.settlement, world.holder, world.escrow)))
+    for address in wrong:
+        setting = (world.settlement, "setFeeRecipient", to_checksum_address(address))
+        refused = world.chain.refused(*setting, sender=world.admin)
+        assert refused == refusal("InvalidFeeRecipient", address)
+    with pytest.raises(AssertionError, match="could not be deployed"):
+        arguments = (world.admin.address, ZERO_ADDRESS, world.verifier.address)
+        world.chain.deploy("Settlement", *arguments, sender=world.admin)
 
 
 def test_a_bundle_runs_until_its_deadline(world: World) -> None:
@@ -499,8 +533,17 @@ def test_a_bundle_runs_until_its_deadline(world: World) -> None:
 
 def test_an_interaction_cannot_leave_an_approval(world: World) -> None:
     token = world.sell
-    for name in ("approve", "increaseAllowance"):
-        selector = crypto.keccak(f"{name}(address,uint256)".encode())[:4]
+    for name in (
+        "approve(address,uint256)",
+        "increaseAllowance(address,uint256)",
+        "increaseApproval(address,uint256)",
+        "approveAndCall(address,uint256)",
+        "approveAndCall(address,uint256,bytes)",
+        "authorizeOperator(address)",
+        "setOperator(address,bool)",
+        "setApprovalForAll(address,bool)",
+    ):
+        selector = crypto.keccak(name.encode())[:4]
         data = selector + bytes(12) + bytes.fromhex(lower(world.bob)[2:]) + b"\xff" * 32
         target = (token.address, data, ZERO_ADDRESS, 0)
         assert world.refuse(interactions=[target]) == refusal(
