@@ -19,7 +19,7 @@ from typing import IO
 
 import msgspec
 
-from solver.core.journal import Book, Event
+from solver.core.journal import Book, Event, Explained
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS journal (
@@ -80,14 +80,23 @@ class Ledger:
         self._thread.start()
 
     async def append(self, *events: Event) -> None:
-        """Apply the events and return when they are durable, all of them or none."""
+        """Apply the events and return when they are durable, all of them or none.
+
+        Raises TransitionError, with nothing applied, when one of them is no possible step.
+        """
         if self._broken is not None:
             raise LedgerError(f"the journal is broken: {self._broken}")
+        self.book.check(events)
         for event in events:
             self.book.apply(event)
         write = _Write([msgspec.json.encode(event) for event in events], asyncio.get_running_loop())
         self._writes.put(write)
         await asyncio.shield(write.done)
+
+    def note(self, event: Explained) -> None:
+        """Apply a reason without writing it: advice that changes with every block."""
+        self.book.check([event])
+        self.book.apply(event)
 
     async def durable(self) -> None:
         """Return when everything that was applied so far is on the disk."""

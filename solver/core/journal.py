@@ -6,7 +6,7 @@ the same events into the same state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from msgspec import Struct, field
 from msgspec.structs import replace
@@ -14,7 +14,9 @@ from msgspec.structs import replace
 from solver.core.lifecycle import (
     FINAL_INTENT_STATES,
     BundleState,
+    EscrowState,
     IntentState,
+    TransitionError,
     check_bundle,
     check_intent,
 )
@@ -132,7 +134,39 @@ class BundleMoved(Struct, frozen=True, tag="bundleMoved"):
     detail: str = ""
 
 
-Event = Accepted | Moved | Explained | Cancelling | Batched | Bundled | BundleMoved
+class Replaced(Struct, frozen=True, tag="replaced"):
+    """A transaction with the same nonce and higher fees takes the place of a stuck one.
+
+    It does the same, or with ``cancels`` nothing at all. Stored before the bytes leave; the earlier
+    ones may still be mined instead.
+    """
+
+    id: str
+    raw: str
+    tx_hash: str
+    at: float
+    cancels: bool = False
+
+
+class EscrowSeen(Struct, frozen=True, tag="escrowSeen"):
+    """The chains say something about an escrow that no bundle of ours explains."""
+
+    order: str
+    state: EscrowState
+    at: float
+
+
+Event = (
+    Accepted
+    | Moved
+    | Explained
+    | Cancelling
+    | Batched
+    | Bundled
+    | BundleMoved
+    | Replaced
+    | EscrowSeen
+)
 
 
 class FillRecord(Struct, frozen=True):
@@ -186,11 +220,25 @@ class BundleRecord(Struct, frozen=True):
     gas_used: int = 0
     cost_wei: int = 0
     detail: str = ""
+    earlier: tuple[str, ...] = ()
+    cancelling: tuple[str, ...] = ()
 
     @property
     def is_pending(self) -> bool:
         """Whether the chain still has to say what became of it."""
         return self.state in (BundleState.SENDING, BundleState.SENT)
+
+    @property
+    def hashes(self) -> tuple[str, ...]:
+        """Of all transactions with its nonce, the latest first; one of them may be mined."""
+        return (self.tx_hash, *reversed(self.earlier))
+
+
+class EscrowRecord(Struct, frozen=True):
+    """An escrow that is neither claimed nor refunded, and whether the receiver is paid."""
+
+    payment: Payment
+    is_paid: bool = False
 
 
 class Book(Struct):
@@ -199,6 +247,33 @@ class Book(Struct):
     intents: dict[str, IntentRecord] = field(default_factory=dict)
     batches: dict[str, Batched] = field(default_factory=dict)
     bundles: dict[str, BundleRecord] = field(default_factory=dict)
+    escrows: dict[str, EscrowRecord] = field(default_factory=dict)
+
+    def check(self, events: Sequence[Event]) -> None:
+        """Raise TransitionError unless all of the events can be applied, one after another."""
+        intents: dict[str, IntentState] = {}
+        bundles: dict[str, BundleState] = {}
+        for event in events:
+            match event:
+                case Accepted():
+                    intents.setdefault(event.digest, self._intent_state(event.digest))
+                case Moved():
+                    before = intents.get(event.digest) or self._intent_state(event.digest, True)
+                    check_intent(before, event.state)
+                    intents[event.digest] = event.state
+                case Explained():
+                    if event.digest not in intents:
+                        self._intent_state(event.digest, True)
+                case Bundled():
+                    bundles[event.id] = BundleState.BUILT
+                case BundleMoved():
+                    at = bundles.get(event.id) or self._bundle_state(event.id)
+                    check_bundle(at, event.state)
+                    bundles[event.id] = event.state
+                case Replaced():
+                    self._bundle_state(event.id)
+                case _:
+                    pass
 
     def apply(self, event: Event) -> None:
         """Fold one event. Raises TransitionError for a step that the tables do not have."""
@@ -218,6 +293,10 @@ class Book(Struct):
                 self.bundles[event.id] = BundleRecord(event, BundleState.BUILT, event.at)
             case BundleMoved():
                 self._move_bundle(event)
+            case Replaced():
+                self._replace(event)
+            case EscrowSeen():
+                self._see_escrow(event)
 
     def open_intents(self) -> Iterator[IntentRecord]:
         """Intents that a batch may take."""
@@ -226,6 +305,18 @@ class Book(Struct):
     def pending_bundles(self) -> list[BundleRecord]:
         """Bundles whose fate the chain knows better than the ledger."""
         return [record for record in self.bundles.values() if record.is_pending]
+
+    def _intent_state(self, digest: str, must_exist: bool = False) -> IntentState:
+        record = self.intents.get(digest)
+        if record is None and must_exist:
+            raise TransitionError(f"no intent {digest}")
+        return record.state if record else IntentState.OPEN
+
+    def _bundle_state(self, identity: str) -> BundleState:
+        record = self.bundles.get(identity)
+        if record is None:
+            raise TransitionError(f"no bundle {identity}")
+        return record.state
 
     def _accept(self, event: Accepted) -> None:
         if event.digest in self.intents:
@@ -273,3 +364,43 @@ class Book(Struct):
             cost_wei=event.cost_wei or record.cost_wei,
             detail=event.detail,
         )
+        if event.state is BundleState.CONFIRMED:
+            self._note_escrows(record.bundle)
+
+    def _replace(self, event: Replaced) -> None:
+        record = self.bundles[event.id]
+        self.bundles[event.id] = replace(
+            record,
+            raw=event.raw,
+            tx_hash=event.tx_hash,
+            earlier=(*record.earlier, record.tx_hash),
+            cancelling=(*record.cancelling, event.tx_hash) if event.cancels else record.cancelling,
+        )
+
+    def _note_escrows(self, bundle: Bundled) -> None:
+        for payment in bundle.locks:
+            self.escrows[payment.order] = EscrowRecord(payment)
+        for payment in bundle.payments:
+            if payment.order in self.escrows:
+                self.escrows[payment.order] = EscrowRecord(payment, is_paid=True)
+        if bundle.role in ("claim", "refund"):
+            self.escrows.pop(bundle.order, None)
+
+    def _see_escrow(self, event: EscrowSeen) -> None:
+        record = self.escrows.get(event.order)
+        if record is None:
+            return
+        if event.state in (EscrowState.PAID, EscrowState.UNPAID):
+            is_paid = event.state is EscrowState.PAID
+            self.escrows[event.order] = EscrowRecord(record.payment, is_paid)
+        else:
+            del self.escrows[event.order]
+
+
+def filled_by(record: IntentRecord, fill: Fill, bundle: str, at: float) -> Moved:
+    """The step of an intent whose receiver was paid: settled, or open again for the rest."""
+    intent = record.intent
+    amount = fill.sell if intent.swap.kind is Kind.EXACT_IN else fill.buy
+    whole = intent.filled + amount >= intent.swap.total
+    state = IntentState.SETTLED if whole else IntentState.OPEN
+    return Moved(fill.digest, state, at, "" if whole else "partly_filled", "", fill, bundle)

@@ -6,7 +6,10 @@ from enum import Enum
 
 
 class IntentState(str, Enum):
-    """Where an intent is. ``open`` includes partly filled; the last four are final."""
+    """Where an intent is. ``open`` includes partly filled; the last five are final.
+
+    ``refused``: bundles failed because of it more often than the operator bears.
+    """
 
     OPEN = "open"
     BATCHED = "batched"
@@ -15,6 +18,7 @@ class IntentState(str, Enum):
     CANCELLED = "cancelled"
     EXPIRED = "expired"
     REFUNDED = "refunded"
+    REFUSED = "refused"
 
 
 class BundleState(str, Enum):
@@ -29,7 +33,14 @@ class BundleState(str, Enum):
 
 
 INTENT_TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
-    IntentState.OPEN: frozenset({IntentState.BATCHED, IntentState.CANCELLED, IntentState.EXPIRED}),
+    IntentState.OPEN: frozenset(
+        {
+            IntentState.BATCHED,
+            IntentState.CANCELLED,
+            IntentState.EXPIRED,
+            IntentState.REFUSED,
+        }
+    ),
     IntentState.BATCHED: frozenset(
         {
             IntentState.OPEN,
@@ -42,6 +53,7 @@ INTENT_TRANSITIONS: dict[IntentState, frozenset[IntentState]] = {
     IntentState.CANCELLED: frozenset(),
     IntentState.EXPIRED: frozenset(),
     IntentState.REFUNDED: frozenset(),
+    IntentState.REFUSED: frozenset(),
 }
 
 BUNDLE_TRANSITIONS: dict[BundleState, frozenset[BundleState]] = {
@@ -58,6 +70,16 @@ BUNDLE_TRANSITIONS: dict[BundleState, frozenset[BundleState]] = {
 FINAL_INTENT_STATES = frozenset(
     state for state, following in INTENT_TRANSITIONS.items() if not following
 )
+
+
+class EscrowState(str, Enum):
+    """What a chain says about an escrow, apart from what our own bundles did to it."""
+
+    PAID = "paid"
+    UNPAID = "unpaid"
+    CLAIMED = "claimed"
+    REFUNDED = "refunded"
+    MISSING = "missing"
 
 
 class TransitionError(Exception):

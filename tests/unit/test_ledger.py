@@ -75,6 +75,27 @@ async def test_a_step_that_the_table_lacks_is_a_bug(tmp_path: Path) -> None:
     ledger.close()
 
 
+async def test_a_group_with_an_impossible_step_changes_nothing(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db")
+    first, second = accepted(1), accepted(2)
+    await ledger.append(first, second, Moved(second.digest, IntentState.CANCELLED, 1.0))
+    bundle = Bundled("b1", "batch", "settle", 1, "0x00", "0x", 21_000, 99, 2.0)
+    with pytest.raises(TransitionError):
+        await ledger.append(
+            bundle,
+            Moved(first.digest, IntentState.BATCHED, 2.0),
+            Moved(second.digest, IntentState.BATCHED, 2.0),
+        )
+    states = [record.state for record in ledger.book.intents.values()]
+    assert states == [IntentState.OPEN, IntentState.CANCELLED]
+    assert ledger.book.bundles == {}
+    before = ledger.book
+    ledger.close()
+    again = Ledger(tmp_path / "ledger.db")
+    assert again.book == before
+    again.close()
+
+
 async def test_rows_cannot_be_changed_or_removed(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "ledger.db")
     await ledger.append(accepted(1))
