@@ -33,9 +33,10 @@ from solver.client import Client, NoAnswer, Refused
 from solver.core.batch import solve_batch
 from solver.core.program import ProgramError
 from solver.core.types import JsonObject, Kind, Rejection, Solution
-from solver.daemon import Daemon, StartError
+from solver.daemon import Daemon
 from solver.market import installed_kinds
 from solver.service import serving
+from solver.startup import StartError
 from solver.wire import cow, instance, jsonio, v1
 
 EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT, EXIT_NOT_THERE = 0, 1, 2, 3

@@ -59,6 +59,12 @@ class BatchConfig(Struct, frozen=True, forbid_unknown_fields=True):
     bundle_lifetime_seconds: _Positive = 60
     confirmations: _Positive = 1
     min_fill_seconds: _Natural = 15
+    max_replans: _Natural = 8
+    max_failures: _Positive = 10
+    watch_seconds: _Seconds = 15.0
+    poll_seconds: _Seconds = 1.0
+    bump_seconds: _Seconds = 30.0
+    lost_answers: _Positive = 8
 
 
 class Limits(Struct, frozen=True, forbid_unknown_fields=True):
@@ -71,6 +77,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     venue_timeout_seconds: _Seconds = 2.0
     rpc_timeout_seconds: _Seconds = 5.0
     start_timeout_seconds: _Seconds = 30.0
+    max_fee_gwei: Annotated[float, Meta(gt=0, le=1e9)] = 200.0
 
 
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True):
@@ -309,6 +316,13 @@ class _Check:
     def _chain(self, config: Config, chain: ChainConfig, place: _Place) -> None:
         if chain.is_local:
             return
+        if ("batch", "confirmations") not in self._lines:
+            # One is right for a local chain and careless on any other, so it is nobody's default.
+            self._add(
+                place,
+                "a chain with rpc_url needs its confirmations",
+                "write in [batch] after how many blocks a transaction counts as final",
+            )
         if not chain.rpc_url.startswith(("http://", "https://")):
             self._add((*place, "rpc_url"), "not an HTTP URL", "start it with http:// or https://")
         if not _ADDRESS.fullmatch(chain.settlement):

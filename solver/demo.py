@@ -93,7 +93,7 @@ async def play(daemon: Daemon, url: str, report: Report = lambda rows: None) -> 
         while time.monotonic() < deadline:
             rows = [await _look(client, row, tokens) for row in rows]
             report(rows)
-            if all(has_shown(row) for row in rows) and daemon.settler.open_escrows == 0:
+            if all(has_shown(row) for row in rows) and daemon.escrows.count == 0:
                 break
             await asyncio.sleep(_POLL_SECONDS)
         return rows

@@ -1,4 +1,4 @@
-"""Reads venues and builds snapshots: one block per chain, bad venues left out with the reason.
+"""Reads venues and builds snapshots: one block per chain; what is bad is left out with a reason.
 
 Adapters are trusted code but fenced: each has a time budget, an exception or a nonsensical pool
 costs only its venue, and a venue that keeps failing is asked again only after a pause.
@@ -64,6 +64,14 @@ class Stake(Struct, frozen=True):
     tokens: tuple[TokenId, ...]
 
 
+class _Ground(Struct, frozen=True):
+    """A chain at one block."""
+
+    reader: PinnedReader
+    inventory: dict[TokenId, int]
+    gas_price_wei: int
+
+
 class _Slot(Struct):
     venue: Venue
     kind: str
@@ -120,6 +128,8 @@ class Market:
     ) -> None:
         self.snapshot: Snapshot | None = None
         self.statuses: tuple[VenueStatus, ...] = ()
+        #: Chains that the snapshot had to leave out, with the reason.
+        self.down: dict[int, str] = {}
         self.prices = prices
         self._chains = dict(chains)
         self._slots = [_Slot(venue, kind) for kind, venue in venues]
@@ -127,22 +137,33 @@ class Market:
         self._timeout_seconds = venue_timeout_seconds
 
     async def refresh(self) -> Snapshot:
-        """Read everything at the latest blocks. Raises Unreachable when a chain is."""
-        readers = {
-            chain.id: reader
-            for chain, reader in zip(
-                self._chains.values(),
-                await asyncio.gather(*(chain.reader() for chain in self._chains.values())),
-                strict=True,
+        """Read everything at the latest blocks; a chain that does not answer is left out.
+
+        Raises Unreachable when none does.
+        """
+        grounds = await asyncio.gather(*(self._ground(chain) for chain in self._chains.values()))
+        answers = dict(zip(self._chains, grounds, strict=True))
+        found_at = {c: ground for c, ground in answers.items() if isinstance(ground, _Ground)}
+        self.down = {c: str(error) for c, error in answers.items() if isinstance(error, Exception)}
+        if not found_at:
+            raise Unreachable("; ".join(self.down.values()))
+        outcomes = await asyncio.gather(
+            *(
+                self._ask(slot, found_at[slot.venue.chain].reader)
+                for slot in self._slots
+                if slot.venue.chain in found_at
             )
-        }
-        outcomes, inventory, gas_price_wei = await asyncio.gather(
-            asyncio.gather(*(self._ask(slot, readers[slot.venue.chain]) for slot in self._slots)),
-            self._inventory(readers),
-            self._gas_prices(),
         )
-        self.statuses = tuple(status for _, status in outcomes)
+        self.statuses = (
+            *(status for _, status in outcomes),
+            *(
+                self._status(slot, [], 0.0, f"chain {slot.venue.chain} does not answer")
+                for slot in self._slots
+                if slot.venue.chain not in found_at
+            ),
+        )
         excluded = {status.name: status.reason for status in self.statuses if status.reason}
+        excluded |= {f"chain {chain}": reason for chain, reason in self.down.items()}
         pools: dict[str, Pool] = {}
         for found, status in outcomes:
             clash = next((pool.id for pool in found if pool.id in pools), None)
@@ -152,12 +173,21 @@ class Market:
             pools.update((pool.id, pool) for pool in found)
         if self.prices_are_stale():
             excluded["prices"] = f"older than {self.prices.max_age_seconds:g} s"
-        blocks = {chain: reader.block for chain, reader in readers.items()}
-        facts = (sorted(blocks.items()), sorted((key, repr(pools[key])) for key in pools))
+        blocks = {chain: ground.reader.block for chain, ground in found_at.items()}
+        prices = {} if self.prices_are_stale() else dict(self.prices.per_token)
+        inventory = {t: n for ground in found_at.values() for t, n in ground.inventory.items()}
+        gas_price_wei = {chain: ground.gas_price_wei for chain, ground in found_at.items()}
+        facts = (
+            sorted(blocks.items()),
+            sorted((key, repr(pools[key])) for key in pools),
+            sorted((str(token), amount) for token, amount in inventory.items()),
+            sorted((str(token), price) for token, price in prices.items()),
+            sorted(gas_price_wei.items()),
+        )
         self.snapshot = Snapshot(
             blocks,
             tuple(pools[key] for key in sorted(pools)),
-            {} if self.prices_are_stale() else dict(self.prices.per_token),
+            prices,
             inventory,
             gas_price_wei,
             excluded,
@@ -207,22 +237,26 @@ class Market:
             reason,
         )
 
-    async def _inventory(self, readers: Mapping[int, PinnedReader]) -> dict[TokenId, int]:
-        found: dict[TokenId, int] = {}
-        for chain_id, holder in self._stake.holders.items():
-            tokens = [token for token in self._stake.tokens if token.chain == chain_id]
-            wanted = [(token.address, self._stake.solver) for token in tokens]
-            amounts = await self._chains[chain_id].balances(wanted, holder, readers[chain_id])
-            found.update((token, amount) for token, amount in zip(tokens, amounts, strict=True))
-        return {token: amount for token, amount in found.items() if amount > 0}
-
-    async def _gas_prices(self) -> dict[int, int]:
-        chains = list(self._chains.values())
+    async def _ground(self, chain: Chain) -> _Ground | Unreachable:
+        """What every venue of a chain stands on, or why the chain is left out."""
         try:
-            prices = await asyncio.gather(*(chain.gas_price_wei() for chain in chains))
-        except RpcError as error:
-            raise Unreachable(str(error)) from error
-        return {chain.id: price for chain, price in zip(chains, prices, strict=True)}
+            reader = await chain.reader()
+            inventory, gas_price_wei = await asyncio.gather(
+                self._inventory(chain, reader), chain.gas_price_wei()
+            )
+        except (Unreachable, RpcError) as error:
+            return Unreachable(str(error))
+        return _Ground(reader, inventory, gas_price_wei)
+
+    async def _inventory(self, chain: Chain, reader: PinnedReader) -> dict[TokenId, int]:
+        holder = self._stake.holders.get(chain.id)
+        if holder is None:
+            return {}
+        tokens = [token for token in self._stake.tokens if token.chain == chain.id]
+        wanted = [(token.address, self._stake.solver) for token in tokens]
+        amounts = await chain.balances(wanted, holder, reader)
+        found = zip(tokens, amounts, strict=True)
+        return {token: amount for token, amount in found if amount > 0}
 
 
 def _nonsense(venue: Venue, pools: Sequence[Pool]) -> str:

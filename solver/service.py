@@ -15,8 +15,9 @@ from solver.config import Config
 from solver.core.journal import Book, IntentRecord
 from solver.core.types import JsonObject, Rejection, Solution, Swap, TokenId
 from solver.core.venue import Snapshot
-from solver.daemon import Daemon, StartError, running
+from solver.daemon import Daemon
 from solver.intake import blank_swap, cancel_typed_data
+from solver.startup import StartError, running
 from solver.wire import v1
 from solver.wire.jsonio import amount
 

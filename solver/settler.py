@@ -1,50 +1,70 @@
 """Sends bundles and finds out what became of them; the only user of the solver's nonces.
 
-A bundle's signed transaction is durable before its bytes leave. After a crash the same bytes are
-sent again, so a bundle can be mined once at most; the contract refuses it after its deadline.
-Each outcome of a bundle and the steps of its intents are one write.
+A bundle's signed transaction is durable before its bytes leave, and so is each one that replaces
+it. After a crash the same bytes are sent again, so a bundle can be mined once at most; the contract
+refuses it after its deadline. Each outcome of a bundle and the steps of its intents are one write.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import structlog
 from msgspec import Struct
 
-from solver.chain import Chain, Receipt, Refusal, RpcError, Unreachable, Wallet
+from solver.chain import Chain, FeeAboveCap, Receipt, Refusal, RpcError, Unreachable, Wallet
 from solver.core import bundle as bundles
-from solver.core import crypto
-from solver.core.abi import decode_answer, encode_call, selector
+from solver.core.abi import decode_answer, selector
 from solver.core.bundle import CrossFill
-from solver.core.journal import Bundled, BundleMoved, BundleRecord, Event, Moved, Payment
+from solver.core.journal import (
+    Bundled,
+    BundleMoved,
+    BundleRecord,
+    Event,
+    Moved,
+    Payment,
+    Replaced,
+    filled_by,
+)
 from solver.core.lifecycle import BundleState, IntentState
-from solver.core.types import Fill, Kind, Swap
+from solver.core.types import Fill, Swap
 from solver.ledger import Ledger
 
-_ATTESTATION = crypto.keccak(b"Attestation(uint256 fillChain,bytes32 orderId,bytes32 fillHash)")
 _GAS_MARGIN_PERCENT = 130
-_POLL_SECONDS = 0.05
+_LOCAL_POLL_SECONDS = 0.05
 _LOCAL_PATIENCE_POLLS = 40
-#: Errors of the settlement contract that carry the digest of the order at fault.
+_RESEND_POLLS = 5
+#: Errors of the settlement contract that carry the digest, or the order id, of whom they are about.
 _BLAMES = {
-    selector(f"{name}(bytes32)").hex(): name
-    for name in (
-        "OrderCancelled",
-        "OutsideValidity",
-        "Overfilled",
-        "BadSignature",
-        "BadTimes",
-        "PartialFillForbidden",
-        "LimitViolated",
-        "FeeAboveCap",
-        "NothingFilled",
-        "InvalidAddress",
-        "Unsupported",
-    )
+    selector(f"{name}({types})").hex(): name
+    for types, names in {
+        "bytes32": (
+            "OrderCancelled",
+            "OutsideValidity",
+            "Overfilled",
+            "BadSignature",
+            "BadTimes",
+            "PartialFillForbidden",
+            "LimitViolated",
+            "FeeAboveCap",
+            "NothingFilled",
+            "InvalidAddress",
+            "Unsupported",
+            "FillTooLate",
+            "AlreadyFilled",
+        ),
+        "bytes32,uint256": (
+            "SoldTokenShort",
+            "BoughtTokenShort",
+            "FilledElsewhere",
+            "WrongChain",
+        ),
+    }.items()
+    for name in names
 }
+_CODES = {"OrderCancelled": "cancelled_on_chain", "FilledElsewhere": "filled_elsewhere"}
 
 log = structlog.get_logger("thalweg.settler")
 
@@ -66,141 +86,216 @@ class Blame(Struct, frozen=True):
     code: str = "simulation_failed"
 
 
+class Pace(Struct, frozen=True):
+    """How patiently bundles are watched; see ``[batch]`` of the config."""
+
+    confirmations: int
+    watch_seconds: float
+    poll_seconds: float
+    bump_seconds: float
+    lost_answers: int
+
+
+class _Watch(Struct):
+    """What this process has seen of a pending bundle's transaction; a restart begins anew."""
+
+    signed_at: float
+    sent_at: float = 0.0
+    asked_at: float = 0.0
+    nulls: int = 0
+    patience: int = _LOCAL_PATIENCE_POLLS
+    refusal: str = ""
+
+
 class Settler:
     """Executes bundles on every chain, one at a time per chain."""
 
     def __init__(
-        self,
-        ledger: Ledger,
-        chains: Mapping[int, Chain],
-        contracts: Mapping[int, Contracts],
-        wallet: Wallet,
-        attester: Wallet | None,
-        confirmations: int,
-        bundle_lifetime_seconds: int,
+        self, ledger: Ledger, chains: Mapping[int, Chain], wallet: Wallet, pace: Pace
     ) -> None:
+        self.address = wallet.address
+        #: Set when the daemon is told to stop: what is pending then is for the next start.
+        self.stop = asyncio.Event()
         self._ledger = ledger
         self._chains = dict(chains)
-        self._contracts = dict(contracts)
         self._wallet = wallet
-        self._attester = attester
-        self._confirmations = confirmations
-        self._lifetime_seconds = bundle_lifetime_seconds
-        #: Escrows that are locked and neither claimed nor refunded, by order id.
-        self._escrows: dict[str, Payment] = {}
-        self._paid: set[str] = set()
-        for record in ledger.book.bundles.values():
-            self._note(record)
+        self._pace = pace
+        self._turns = {chain: asyncio.Lock() for chain in chains}
+        self._watches: dict[str, _Watch] = {}
 
     async def recover(self) -> None:
-        """Ask the chain about every bundle that a crash left open, and settle its intents."""
+        """Drop what was never sent, and watch what a crash left open for as long as a tick may."""
         for record in list(self._ledger.book.bundles.values()):
             if record.state is BundleState.BUILT:
                 await self._finish(record, BundleState.DROPPED, "the daemon stopped before sending")
-            elif record.is_pending:
-                log.info("bundle_recovered", bundle=record.bundle.id, state=record.state.value)
-                await self._watch(record.bundle.id)
+        pending = self._ledger.book.pending_bundles()
+        for record in pending:
+            log.info("bundle_recovered", bundle=record.bundle.id, state=record.state.value)
+        await asyncio.gather(*(self._watch(record.bundle.id) for record in pending))
+
+    def is_busy(self, chain: int) -> bool:
+        """Whether a transaction of ours is on its way there; a second one would need its nonce."""
+        return any(r.bundle.chain == chain for r in self._ledger.book.pending_bundles())
 
     async def check(self, bundle: Bundled) -> Blame | int:
         """The gas that a bundle needs now, or why it would fail."""
-        answer = await self._chains[bundle.chain].estimate(
-            self._wallet.address, bundle.to, bundle.data
-        )
-        return _blame(answer) if isinstance(answer, Refusal) else answer
+        answer = await self._chains[bundle.chain].estimate(self.address, bundle.to, bundle.data)
+        return _blame(answer, bundle) if isinstance(answer, Refusal) else answer
 
     async def execute(self, identity: str) -> BundleRecord:
-        """Simulate, sign, write, send and watch one bundle that the ledger knows as built."""
+        """Simulate, sign, write, send and watch one bundle that the ledger knows as built.
+
+        It may still be pending afterwards; :meth:`follow` then finds out what becomes of it.
+        """
         record = self._ledger.book.bundles[identity]
         bundle, chain = record.bundle, self._chains[record.bundle.chain]
-        try:
-            gas = await self.check(bundle)
-            if isinstance(gas, Blame):
-                return await self._finish(record, BundleState.DROPPED, gas.reason)
-            nonce = await chain.nonce(self._wallet.address)
-            limit = gas * _GAS_MARGIN_PERCENT // 100
-            signed = await chain.prepare(self._wallet, bundle.to, bundle.data, limit, nonce)
-        except (RpcError, Unreachable) as error:
-            # Nothing has left; without this the intents would wait for a bundle that nobody sends.
-            return await self._finish(record, BundleState.DROPPED, str(error))
-        await self._ledger.append(
-            BundleMoved(
-                identity, BundleState.SENDING, time.time(), nonce, signed.raw, signed.tx_hash
+        async with self._turns[chain.id]:
+            if self.is_busy(chain.id):
+                reason = "another transaction is on its way"
+                return await self._finish(record, BundleState.DROPPED, reason)
+            try:
+                gas = await self.check(bundle)
+                if isinstance(gas, Blame):
+                    return await self._finish(record, BundleState.DROPPED, gas.reason)
+                nonce = await chain.nonce(self.address)
+                limit = gas * _GAS_MARGIN_PERCENT // 100
+                signed = await chain.prepare(self._wallet, bundle.to, bundle.data, limit, nonce)
+            except (RpcError, Unreachable, FeeAboveCap) as error:
+                # Nothing has left; else the intents would wait for a bundle that nobody sends.
+                return await self._finish(record, BundleState.DROPPED, str(error))
+            await self._ledger.append(
+                BundleMoved(
+                    identity, BundleState.SENDING, time.time(), nonce, signed.raw, signed.tx_hash
+                )
             )
-        )
-        return await self._watch(identity)
+            return await self._watch(identity)
 
     async def drop(self, identity: str, reason: str) -> BundleRecord:
         """Give up a bundle that was never sent."""
         return await self._finish(self._ledger.book.bundles[identity], BundleState.DROPPED, reason)
 
-    async def tend_escrows(self) -> None:
-        """For every open escrow: pay late, claim, or refund, whatever is due now."""
-        for order, payment in list(self._escrows.items()):
-            state = self._ledger.book.intents[payment.digest].state
-            try:
-                if order in self._paid:
-                    await self._claim(payment)
-                elif state is IntentState.ESCROWED:
-                    await self._pay_or_refund(payment)
-            except Unreachable as error:
-                log.warning("escrow_waits", order=order, reason=str(error))
-
-    @property
-    def open_escrows(self) -> int:
-        """How many escrows wait for their claim or refund."""
-        return len(self._escrows)
+    async def follow(self) -> list[BundleRecord]:
+        """One look at each pending bundle, chains side by side; returns those that have ended."""
+        looks = [self._look_safely(record) for record in self._ledger.book.pending_bundles()]
+        return [record for record in await asyncio.gather(*looks) if not record.is_pending]
 
     async def _watch(self, identity: str) -> BundleRecord:
-        """Send the stored bytes until the chain has decided; returns the final record."""
-        patience = _LOCAL_PATIENCE_POLLS
+        """Look until the chain has decided, the patience is at its end, or the daemon stops."""
+        give_up = time.monotonic() + self._pace.watch_seconds
         while True:
-            record = self._ledger.book.bundles[identity]
-            chain = self._chains[record.bundle.chain]
-            try:
-                receipt = await chain.receipt(record.tx_hash)
-                if receipt is not None:
-                    if await self._is_deep(chain, receipt):
-                        return await self._mined(record, receipt)
-                else:
-                    patience -= 1
-                    if patience == 0:
-                        await chain.forget(record.tx_hash)
-                        patience = _LOCAL_PATIENCE_POLLS
-                    refusal = await chain.send(record.raw)
-                    if refusal and await self._is_lost(chain, record):
-                        return await self._finish(record, BundleState.DROPPED, refusal)
-                    if not refusal and record.state is BundleState.SENDING:
-                        await self._ledger.append(
-                            BundleMoved(identity, BundleState.SENT, time.time())
-                        )
-            except Unreachable as error:
-                log.warning("chain_unreachable", chain=chain.id, reason=str(error))
-                await asyncio.sleep(_POLL_SECONDS * 10)
-            await asyncio.sleep(_POLL_SECONDS)
+            record = await self._look_safely(self._ledger.book.bundles[identity])
+            if not record.is_pending or self.stop.is_set() or time.monotonic() > give_up:
+                return record
+            await asyncio.sleep(self._poll_seconds(self._chains[record.bundle.chain]))
+
+    async def _look_safely(self, record: BundleRecord) -> BundleRecord:
+        try:
+            return await self._look(record)
+        except (Unreachable, RpcError) as error:
+            log.warning("chain_unreachable", chain=record.bundle.chain, reason=str(error))
+        except FeeAboveCap as error:
+            log.warning("fee_above_cap", bundle=record.bundle.id, reason=str(error))
+        return self._ledger.book.bundles[record.bundle.id]
+
+    async def _look(self, record: BundleRecord) -> BundleRecord:
+        """Ask what became of a pending bundle and do what is due: send again, replace, give up."""
+        chain, now = self._chains[record.bundle.chain], time.monotonic()
+        watch = self._watches.setdefault(record.bundle.id, _Watch(now))
+        mined = await self._mined(chain, record)
+        if mined is not None:
+            tx_hash, receipt = mined
+            if await self._is_deep(chain, receipt):
+                return await self._ended(record, tx_hash, receipt)
+            return record
+        if now - watch.asked_at >= self._poll_seconds(chain) * 0.9:
+            watch.asked_at, watch.nulls = now, watch.nulls + 1
+        is_sure = watch.nulls >= self._pace.lost_answers
+        if await chain.nonce(self.address) > record.nonce:
+            # An endpoint may be behind itself: the count of one block, the receipts of another.
+            if is_sure and not await self._has_run(chain, record.bundle):
+                reason = watch.refusal or "another transaction used its nonce"
+                return await self._finish(record, BundleState.DROPPED, reason)
+            return record
+        deadline = record.bundle.deadline
+        is_late = bool(deadline) and (await chain.head()).timestamp > deadline
+        if is_late and record.state is BundleState.SENDING and watch.refusal and is_sure:
+            # No node has taken it, and from now on the contract would refuse it.
+            return await self._finish(record, BundleState.DROPPED, watch.refusal)
+        is_broke = "insufficient funds" in watch.refusal.lower()  # higher fees would not help
+        is_stuck = now - watch.signed_at >= self._pace.bump_seconds and not is_broke
+        if (is_late and not record.cancelling) or is_stuck:
+            watch.signed_at = now
+            record = await self._replace(chain, record, bool(record.cancelling) or is_late)
+            watch.sent_at = 0.0
+        return await self._send(chain, record, watch)
+
+    async def _mined(self, chain: Chain, record: BundleRecord) -> tuple[str, Receipt] | None:
+        for tx_hash in record.hashes:
+            receipt = await chain.receipt(tx_hash)
+            if receipt is not None:
+                return tx_hash, receipt
+        return None
 
     async def _is_deep(self, chain: Chain, receipt: Receipt) -> bool:
         head = await chain.head()
-        return head.number - receipt.block + 1 >= self._confirmations
+        if head.number - receipt.block + 1 >= self._pace.confirmations:
+            return True
+        await chain.mine()  # a local chain has nobody else who makes blocks
+        return False
 
-    async def _is_lost(self, chain: Chain, record: BundleRecord) -> bool:
-        """Whether a refused transaction can never be mined: its nonce or its time has passed."""
-        if await chain.receipt(record.tx_hash) is not None:
+    async def _has_run(self, chain: Chain, bundle: Bundled) -> bool:
+        """Whether the contract remembers the bundle, whatever the receipts say."""
+        batch = bundles.batch_of(bundle.data)
+        if not batch:
             return False
-        if await chain.nonce(self._wallet.address) > record.nonce:
-            # The receipt may have come between the two questions.
-            return await chain.receipt(record.tx_hash) is None
-        head = await chain.head()
-        return bool(record.bundle.deadline) and head.timestamp > record.bundle.deadline
+        signature = "settledBatches(address,bytes32)"
+        ran = await chain.read(
+            bundle.to, signature, ["bool"], self.address, bytes.fromhex(batch[2:])
+        )
+        return bool(ran)
 
-    async def _mined(self, record: BundleRecord, receipt: Receipt) -> BundleRecord:
+    async def _replace(self, chain: Chain, record: BundleRecord, cancels: bool) -> BundleRecord:
+        signed = await chain.replacement(self._wallet, record.raw, cancels)
+        await self._ledger.append(
+            Replaced(record.bundle.id, signed.raw, signed.tx_hash, time.time(), cancels)
+        )
+        log.info("transaction_replaced", bundle=record.bundle.id, cancels=cancels)
+        return self._ledger.book.bundles[record.bundle.id]
+
+    async def _send(self, chain: Chain, record: BundleRecord, watch: _Watch) -> BundleRecord:
+        """Send the stored bytes again when it is time: nodes forget transactions."""
+        now = time.monotonic()
+        pause = 0.0 if chain.is_local else self._pace.poll_seconds * _RESEND_POLLS
+        if watch.sent_at and now - watch.sent_at < pause:
+            return record
+        watch.patience -= 1
+        if watch.patience == 0:
+            watch.patience = _LOCAL_PATIENCE_POLLS
+            await chain.forget(record.tx_hash)
+        watch.sent_at = now
+        watch.refusal = await chain.send(record.raw)
+        if "underpriced" in watch.refusal.lower():
+            watch.signed_at = 0.0  # the node keeps an older one; outbid it at the next look
+        if not watch.refusal and record.state is BundleState.SENDING:
+            await self._ledger.append(BundleMoved(record.bundle.id, BundleState.SENT, time.time()))
+        return self._ledger.book.bundles[record.bundle.id]
+
+    def _poll_seconds(self, chain: Chain) -> float:
+        return _LOCAL_POLL_SECONDS if chain.is_local else self._pace.poll_seconds
+
+    async def _ended(self, record: BundleRecord, tx_hash: str, receipt: Receipt) -> BundleRecord:
+        if tx_hash in record.cancelling:
+            detail = "not mined in time; its nonce was used up"
+            return await self._finish(record, BundleState.DROPPED, detail)
         state = BundleState.CONFIRMED if receipt.succeeded else BundleState.REVERTED
-        return await self._finish(record, state, "", receipt)
+        return await self._finish(record, state, "", tx_hash, receipt)
 
     async def _finish(
         self,
         record: BundleRecord,
         state: BundleState,
         detail: str,
+        tx_hash: str = "",
         receipt: Receipt | None = None,
     ) -> BundleRecord:
         now = time.time()
@@ -211,14 +306,14 @@ class Settler:
             record.bundle.id,
             state,
             now,
+            tx_hash=tx_hash,
             block=block,
             gas_used=gas_used,
             cost_wei=cost_wei,
             detail=detail,
         )
+        self._watches.pop(record.bundle.id, None)
         await self._ledger.append(moved, *self._consequences(record.bundle, state, detail, now))
-        after = self._ledger.book.bundles[record.bundle.id]
-        self._note(after)
         log.info(
             "bundle_finished",
             bundle=record.bundle.id,
@@ -227,7 +322,7 @@ class Settler:
             state=state.value,
             detail=detail,
         )
-        return after
+        return self._ledger.book.bundles[record.bundle.id]
 
     def _consequences(
         self, bundle: Bundled, state: BundleState, detail: str, now: float
@@ -241,118 +336,26 @@ class Settler:
                 if book.intents[fill.digest].state is IntentState.BATCHED
             ]
         if bundle.role == "refund":
-            digest = self._escrows[bundle.order].digest
+            escrow = book.escrows.get(bundle.order)
+            if escrow is None or not self._is_escrowed(escrow.payment.digest):
+                return []
+            digest = escrow.payment.digest
             return [Moved(digest, IntentState.REFUNDED, now, "refunded", bundle=bundle.id)]
         steps: list[Event] = []
         for fill in bundle.fills:
             if fill.digest in locked:
                 steps.append(Moved(fill.digest, IntentState.ESCROWED, now, bundle=bundle.id))
             else:
-                steps.append(self._filled(fill, bundle.id, now))
-        steps += [self._filled(payment.fill, bundle.id, now) for payment in bundle.payments]
+                steps.append(filled_by(book.intents[fill.digest], fill, bundle.id, now))
+        steps += [
+            filled_by(book.intents[payment.digest], payment.fill, bundle.id, now)
+            for payment in bundle.payments
+            if self._is_escrowed(payment.digest)
+        ]
         return steps
 
-    def _filled(self, fill: Fill, bundle: str, now: float) -> Moved:
-        intent = self._ledger.book.intents[fill.digest].intent
-        amount = fill.sell if intent.swap.kind is Kind.EXACT_IN else fill.buy
-        whole = intent.filled + amount >= intent.swap.total
-        state = IntentState.SETTLED if whole else IntentState.OPEN
-        return Moved(fill.digest, state, now, "" if whole else "partly_filled", "", fill, bundle)
-
-    def _note(self, record: BundleRecord) -> None:
-        """Keep the list of open escrows in step with a confirmed bundle."""
-        if record.state is not BundleState.CONFIRMED:
-            return
-        bundle = record.bundle
-        self._escrows.update((payment.order, payment) for payment in bundle.locks)
-        self._paid.update(payment.order for payment in bundle.payments)
-        if bundle.role in ("claim", "refund"):
-            self._escrows.pop(bundle.order, None)
-            self._paid.discard(bundle.order)
-
-    async def _pay_or_refund(self, payment: Payment) -> None:
-        there = self._chains[payment.target]
-        if (await there.head()).timestamp <= payment.fill_deadline:
-            await self._pay_late(payment)
-            return
-        here = self._chains[payment.origin]
-        if (await here.head()).timestamp > payment.refund_after:
-            data = encode_call("refund(bytes32)", bytes.fromhex(payment.order[2:]))
-            await self._run(
-                "refund", payment.origin, self._contracts[payment.origin].escrow, data, payment
-            )
-
-    async def _pay_late(self, payment: Payment) -> None:
-        """Pay from inventory alone, because the bundle with the payment did not make it."""
-        fill = CrossFill(
-            payment.order, payment.token, payment.receiver, payment.amount, payment.fill_deadline
-        )
-        lone = bundles.Bundle(
-            payment.target,
-            (),
-            ((payment.token, payment.amount),),
-            (),
-            (fill,),
-            (payment.token,),
-            0,
-        )
-        batch = "0x" + crypto.keccak(f"late {payment.order} {time.time_ns()}".encode()).hex()
-        data = bundles.encode(lone, batch, payment.fill_deadline)
-        contract = self._contracts[payment.target].settlement
-        await self._run("settle", payment.target, contract, data, payment, paying=True)
-
-    async def _claim(self, payment: Payment) -> None:
-        """Show the escrow the attester's word that the payment was made, and take the tokens."""
-        if self._attester is None:
-            return
-        paid = await self._chains[payment.target].read(
-            self._contracts[payment.target].settlement,
-            "fills(bytes32)",
-            ["bool"],
-            bytes.fromhex(payment.fill_hash[2:]),
-        )
-        if not paid:
-            log.error("payment_not_found", order=payment.order, chain=payment.target)
-            return
-        separator = crypto.domain_separator(
-            "Thalweg Attestation", "1", payment.origin, self._contracts[payment.origin].verifier
-        )
-        body = crypto.keccak(
-            _ATTESTATION
-            + crypto.word(payment.target)
-            + crypto.word(payment.order)
-            + crypto.word(payment.fill_hash)
-        )
-        proof = self._attester.sign_digest(crypto.typed_digest(separator, body))
-        data = encode_call("claim(bytes32,bytes)", bytes.fromhex(payment.order[2:]), proof)
-        await self._run(
-            "claim", payment.origin, self._contracts[payment.origin].escrow, data, payment
-        )
-
-    async def _run(
-        self, role: str, chain: int, to: str, data: str, payment: Payment, paying: bool = False
-    ) -> None:
-        now = time.time()
-        identity = crypto.keccak(f"{role} {payment.order} {time.time_ns()}".encode())[:16].hex()
-        built = Bundled(
-            identity,
-            "",
-            role,
-            chain,
-            to,
-            data,
-            0,
-            int(now) + self._lifetime_seconds,
-            now,
-            payments=(payment,) if paying else (),
-            order="" if paying else payment.order,
-        )
-        blame = await self.check(built)
-        if isinstance(blame, Blame):
-            log.warning("escrow_waits", role=role, order=payment.order, reason=blame.reason)
-            return
-        await self._ledger.append(built)
-        await self.execute(identity)
+    def _is_escrowed(self, digest: str) -> bool:
+        return self._ledger.book.intents[digest].state is IntentState.ESCROWED
 
 
 def payment_of(fill: CrossFill, swap: Swap, filled: Fill) -> Payment:
@@ -372,18 +375,14 @@ def payment_of(fill: CrossFill, swap: Swap, filled: Fill) -> Payment:
     )
 
 
-def _blame(refusal: Refusal) -> Blame:
-    """The settlement's own error where there is one: its name and the digest it carries."""
+def _blame(refusal: Refusal, bundle: Bundled) -> Blame:
+    """The settlement's own error where there is one: its name and whom it is about."""
     data = refusal.data.removeprefix("0x")
     name = _BLAMES.get(data[:8])
     if name is None or len(data) < 72:
         return Blame(f"{refusal.reason} {refusal.data}".strip()[:300])
-    (digest,) = decode_answer(["bytes32"], data[8:72])
-    code = "cancelled_on_chain" if name == "OrderCancelled" else "refused_by_contract"
-    return Blame(name, "0x" + digest.hex(), code)
-
-
-def batch_identity(digests: Sequence[str], snapshot_hash: str, at_ns: int) -> str:
-    """The id of a batch: what it is about and when, as 32 bytes."""
-    seed = "|".join([*sorted(digests), snapshot_hash, str(at_ns)])
-    return "0x" + crypto.keccak(seed.encode()).hex()
+    (key,) = decode_answer(["bytes32"], data[8:72])
+    named = "0x" + key.hex()
+    orders = {payment.order: payment.digest for payment in bundle.payments}
+    code = _CODES.get(name, "refused_by_contract")
+    return Blame(name, orders.get(named, named), code)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct
 
-from solver.core.abi import encode_call
+from solver.core.abi import encode_call, selector
 from solver.core.crypto import keccak, word
 from solver.core.types import ZERO_ADDRESS, Call, Fill, Intent, Kind, Leg, Solution, Swap, TokenId
 from solver.core.venue import Pool
@@ -121,6 +121,13 @@ def encode(bundle: Bundle, batch_id: str, deadline: int) -> str:
         ],
         list(bundle.sweep),
     )
+
+
+def batch_of(data: str) -> str:
+    """The batch id in the calldata of ``settle``; empty for any other call."""
+    digits = data.removeprefix("0x")
+    is_settle = digits[:8] == selector(SETTLE).hex() and len(digits) >= 72
+    return "0x" + digits[8:72] if is_settle else ""
 
 
 def _ends(intents: Mapping[str, Intent], fill: Fill) -> tuple[TokenId, TokenId]:

@@ -519,8 +519,8 @@ def test_dust_goes_to_nobody_of_ours(world: World) -> None:
         setting = (world.settlement, "setFeeRecipient", to_checksum_address(address))
         refused = world.chain.refused(*setting, sender=world.admin)
         assert refused == refusal("InvalidFeeRecipient", address)
+    arguments = (world.admin.address, ZERO_ADDRESS, world.verifier.address)
     with pytest.raises(AssertionError, match="could not be deployed"):
-        arguments = (world.admin.address, ZERO_ADDRESS, world.verifier.address)
         world.chain.deploy("Settlement", *arguments, sender=world.admin)
 
 

@@ -31,7 +31,7 @@ async def test_every_case_and_every_balance(tmp_path: Path) -> None:
         client = Client(url, session)
         await _check_users(daemon, client)
         await _check_legs(client, {row.case.name: row.id for row in rows})
-        assert daemon.settler.open_escrows == 0
+        assert daemon.escrows.count == 0
         _check_recorded(daemon, tmp_path)
         contracts = daemon.world.contracts
         for token in daemon.world.tokens:

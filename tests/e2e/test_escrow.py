@@ -11,8 +11,9 @@ from solver.core.intent import digest_of
 from solver.core.journal import Bundled, BundleRecord, IntentRecord
 from solver.core.lifecycle import BundleState, IntentState
 from solver.core.types import Kind, Swap, TokenId
-from solver.daemon import Daemon, running
+from solver.daemon import Daemon
 from solver.intake import blank_swap
+from solver.startup import running
 from tests.e2e.make import config_in
 
 pytestmark = pytest.mark.xdist_group("daemon")
@@ -72,12 +73,12 @@ async def test_a_lost_payment_is_made_from_inventory(
         before = await _balance(daemon, "USDC", THERE, user)
         inventory = await _balance(daemon, "WETH", HERE, solver)
         record = await _locked(daemon, monkeypatch)
-        await daemon.settler.tend_escrows()
+        await daemon.escrows.tend()
         paid = daemon.ledger.book.intents[record.intent.digest]
         assert paid.state is IntentState.SETTLED
         assert await _balance(daemon, "USDC", THERE, user) == before + paid.bought
-        await daemon.settler.tend_escrows()
-        assert daemon.settler.open_escrows == 0
+        await daemon.escrows.tend()
+        assert daemon.escrows.count == 0
         assert await _balance(daemon, "WETH", HERE, solver) == inventory + SOLD
 
 
@@ -88,15 +89,15 @@ async def test_an_unpaid_order_is_refunded(tmp_path: Path, monkeypatch: pytest.M
         record = await _locked(daemon, monkeypatch)
         swap = record.intent.swap
         await _later(daemon, 300)  # past fillDeadline: too late to pay, too early to refund
-        await daemon.settler.tend_escrows()
+        await daemon.escrows.tend()
         state = daemon.ledger.book.intents[record.intent.digest].state
         assert state is IntentState.ESCROWED
         await _later(daemon, swap.refund_after - swap.fill_deadline)
-        await daemon.settler.tend_escrows()
+        await daemon.escrows.tend()
         ended = daemon.ledger.book.intents[record.intent.digest]
         assert (ended.state, ended.sold, ended.bought) == (IntentState.REFUNDED, 0, 0)
         assert await _balance(daemon, "WETH", HERE, user) == before
-        assert daemon.settler.open_escrows == 0
+        assert daemon.escrows.count == 0
 
 
 async def test_a_restart_pays_what_a_crash_left_in_escrow(
@@ -111,12 +112,12 @@ async def test_a_restart_pays_what_a_crash_left_in_escrow(
     try:
         async with running(config_in(tmp_path)) as again:
             await again.settler.recover()
-            assert again.settler.open_escrows == 1
+            assert again.escrows.count == 1
             for _ in range(2):
-                await again.settler.tend_escrows()
+                await again.escrows.tend()
             paid = again.ledger.book.intents[record.intent.digest]
             assert paid.state is IntentState.SETTLED
-            assert again.settler.open_escrows == 0
+            assert again.escrows.count == 0
             bundles = again.ledger.book.bundles.values()
             ended = [b.bundle.role for b in bundles if b.state is BundleState.CONFIRMED]
             assert ended == ["settle", "settle", "claim"]
@@ -143,4 +144,4 @@ async def test_opposite_directions_do_not_share_a_batch(tmp_path: Path) -> None:
         states = [record.state for record in daemon.ledger.book.intents.values()]
         assert states == [IntentState.SETTLED] * 2
         assert len(daemon.ledger.book.batches) == 2
-        assert daemon.settler.open_escrows == 0
+        assert daemon.escrows.count == 0

@@ -14,8 +14,8 @@ from solver import devnet
 from solver.client import Client
 from solver.config import parse
 from solver.core.types import Kind
-from solver.daemon import StartError, running
 from solver.service import serving
+from solver.startup import StartError, running
 from solver.wire import v1
 
 pytestmark = pytest.mark.xdist_group("daemon")
@@ -35,7 +35,7 @@ def _config(directory: Path, deployments: dict[int, devnet.Deployment]) -> str:
     attester = _keystore(directory / "attester.json", devnet.ATTESTER, "two")
     lines = [
         f'[storage]\ndirectory = "{directory}/data"\n[server]\nport = 0',
-        "[batch]\ntick_seconds = 0.1",
+        "[batch]\ntick_seconds = 0.1\nconfirmations = 1\npoll_seconds = 0.1",
         f'[solver]\nkeystore = "{solver}"\nattester_keystore = "{attester}"',
         '[prices.usd]\nWETH = "2500"\nUSDC = "1"',
     ]
@@ -83,10 +83,10 @@ async def test_chains_by_url_and_keys_by_keystore(
                 assert daemon.deployments == {}
                 view = await _trade(Client(url, session), deployments)
                 for _ in range(40):
-                    if not daemon.settler.open_escrows:
+                    if not daemon.escrows.count:
                         break
                     await asyncio.sleep(0.1)
-                assert (view.state, daemon.settler.open_escrows) == ("settled", 0)
+                assert (view.state, daemon.escrows.count) == ("settled", 0)
         finally:
             devnet.stop(deployments)
 

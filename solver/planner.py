@@ -1,0 +1,125 @@
+"""A solution as a batch with its bundles, its expected profit and its record on disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from solver.config import Config
+from solver.core import bundle as bundles
+from solver.core import crypto
+from solver.core.journal import Batched, Bundled
+from solver.core.types import Intent, Solution, TokenId
+from solver.core.venue import Snapshot
+from solver.intake import World, gas_values, terms_of
+from solver.settler import payment_of
+from solver.wire import instance
+
+log = structlog.get_logger("thalweg.planner")
+
+
+class Planner:
+    """Turns what the solver decided into what is sent."""
+
+    def __init__(self, config: Config, world: World) -> None:
+        self._config = config
+        self._world = world
+
+    def plan(
+        self,
+        snapshot: Snapshot,
+        intents: Sequence[Intent],
+        solution: Solution,
+        seconds: float,
+    ) -> tuple[Batched, list[Bundled]]:
+        """The batch and one bundle per chain; payments need the bundle that locks for them."""
+        now = time.time()
+        by_digest = {intent.digest: intent for intent in intents}
+        digests = sorted(by_digest)
+        seed = "|".join([*digests, snapshot.hash, str(time.time_ns())])
+        identity = "0x" + crypto.keccak(seed.encode()).hex()
+        settlements = {c: contract.settlement for c, contract in self._world.contracts.items()}
+        pools = {pool.id: pool for pool in snapshot.pools}
+        cross = {
+            fill.digest: payment_of(
+                bundles.cross_fill(by_digest[fill.digest], fill.buy),
+                by_digest[fill.digest].swap,
+                fill,
+            )
+            for fill in solution.fills
+            if by_digest[fill.digest].swap.is_cross_chain
+        }
+        planned: list[Bundled] = []
+        for number, bundle in enumerate(bundles.build(solution, by_digest, pools, settlements)):
+            deadline = int(now) + self._config.batch.bundle_lifetime_seconds
+            payments = tuple(p for p in cross.values() if p.target == bundle.chain)
+            origins = {payment.origin for payment in payments}
+            locking = next((other.id for other in planned if other.chain in origins), "")
+            planned.append(
+                Bundled(
+                    f"{identity[2:18]}-{number}",
+                    identity,
+                    "settle",
+                    bundle.chain,
+                    settlements[bundle.chain],
+                    bundles.encode(bundle, identity, deadline),
+                    bundle.gas,
+                    deadline,
+                    now,
+                    fills=tuple(trade.fill for trade in bundle.trades),
+                    locks=tuple(p for p in cross.values() if p.origin == bundle.chain),
+                    payments=payments,
+                    needs=locking,
+                )
+            )
+        blocks = {str(c): (ref.number, ref.hash) for c, ref in snapshot.blocks.items()}
+        return Batched(identity, now, tuple(digests), solution, blocks, seconds), planned
+
+    def record(self, identity: str, snapshot: Snapshot, intents: Sequence[Intent]) -> None:
+        """The batch as an instance file; a disk that refuses costs the file, not the batch."""
+        terms = terms_of(tuple(intents), snapshot, self._world, self._config)
+        settlements = {c: contract.settlement for c, contract in self._world.contracts.items()}
+        document = instance.from_core(snapshot, intents, terms, settlements, self._world.tokens)
+        omitted = instance.omitted_pools(snapshot)
+        if omitted:
+            log.warning("batch_recorded_in_part", id=identity, omitted=omitted)
+        path = Path(self._config.storage.directory) / "batches" / f"{identity[2:18]}.json"
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
+        except OSError as error:
+            log.warning("batch_not_recorded", id=identity, reason=str(error))
+
+    def profits(
+        self,
+        snapshot: Snapshot,
+        intents: Sequence[Intent],
+        solution: Solution,
+        estimates: Sequence[tuple[int, int]],
+    ) -> dict[int, float]:
+        """Per chain, everything the solver keeps less what it pays, in the numeraire.
+
+        Per token: sold + leg outputs + inventory margin − leg inputs − bought; fees stay inside.
+        """
+        swaps = {intent.digest: intent.swap for intent in intents}
+        kept: dict[TokenId, int] = {}
+
+        def add(token: TokenId, amount: int) -> None:
+            kept[token] = kept.get(token, 0) + amount
+
+        for fill in solution.fills:
+            add(swaps[fill.digest].sell, fill.sell)
+            add(swaps[fill.digest].buy, -fill.buy)
+        for leg in solution.legs:
+            add(leg.token_in, -leg.amount_in)
+            add(leg.token_out, leg.amount_out)
+        values = gas_values(snapshot, self._world)
+        profits = {chain: -gas * values.get(chain, 0.0) for chain, gas in estimates}
+        for token, amount in kept.items():
+            income = snapshot.prices.get(token, 0.0) * amount
+            profits[token.chain] = profits.get(token.chain, 0.0) + income
+        return profits
