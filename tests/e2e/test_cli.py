@@ -162,12 +162,13 @@ def test_an_unreachable_rpc_is_named(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     path.write_text(
         f'[storage]\ndirectory = "{tmp_path}/data"\n[solver]\nkeystore = "{keystore}"\n'
+        "[batch]\nconfirmations = 2\n"
         '[prices.usd]\nWETH = "2500"\n[[chain]]\nchain_id = 1\nrpc_url = "http://127.0.0.1:1"\n'
         f'settlement = "0x{"11" * 20}"\n'
     )
     answer = thalweg("run", "--config", str(path))
     assert answer.returncode == 3
-    assert "chain 1: http://127.0.0.1:1" in answer.stderr.splitlines()[-1]
+    assert "chain 1: 127.0.0.1: Connect" in answer.stderr.splitlines()[-1]
     assert "secret" not in answer.stderr
 
 
