@@ -140,9 +140,9 @@ class Rpc:
         if answer.error is None:
             return answer.result
         data = answer.error.data if isinstance(answer.error.data, str) else ""
-        return RpcError(answer.error.code, self._without_key(answer.error.message), data)
+        return RpcError(answer.error.code, self.told(answer.error.message), data)
 
-    def _without_key(self, message: str) -> str:
+    def told(self, message: str) -> str:
         """What the endpoint says, less those parts of its URL that may be a key."""
         parts = urlsplit(self.url)
         secrets = [*parts.path.split("/"), parts.query, parts.username, parts.password]

@@ -68,7 +68,7 @@ class Daemon:
         self.last_tick_at = 0.0
         self.trouble = ""
         self._chains = chains
-        self._worker = worker
+        self.worker = worker
         self._planner = Planner(config, world)
         self._holds = Holds(config.batch.tick_seconds)
         self._reasons = Reasons(ledger)
@@ -140,7 +140,7 @@ class Daemon:
         intents = tuple(record.intent for record in records)
         terms = terms_of(intents, snapshot, self.world, self.config)
         started = time.monotonic()
-        solution = await self._worker.solve(
+        solution = await self.worker.solve(
             snapshot, intents, terms, self.config.batch.solve_timeout_seconds
         )
         seconds = time.monotonic() - started

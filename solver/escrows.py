@@ -67,7 +67,7 @@ class Escrows:
         self._contracts = dict(contracts)
         self._settler = settler
         self._attester = attester
-        self._confirmations = confirmations
+        self.confirmations = confirmations
 
     @property
     def count(self) -> int:
@@ -177,7 +177,7 @@ class Escrows:
         if self._attester is None:
             return
         there = self._chains[payment.target]
-        final = (await there.head()).number - self._confirmations + 1
+        final = (await there.head()).number - self.confirmations + 1
         if not await self._is_paid(payment, max(final, 0)):
             if not await self._is_paid(payment):
                 log.error("payment_not_found", order=payment.order, chain=payment.target)

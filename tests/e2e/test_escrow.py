@@ -1,46 +1,51 @@
-"""Cross-chain orders whose payment bundle fails: paid late from inventory, or refunded in time."""
+"""Escrows: paid late, refunded in time, and what becomes of them when others or the network act."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from solver import devnet
-from solver.core.intent import digest_of
+from solver.chain import Receipt
+from solver.core import bundle as bundles
+from solver.core.abi import encode_call
 from solver.core.journal import Bundled, BundleRecord, IntentRecord
 from solver.core.lifecycle import BundleState, IntentState
-from solver.core.types import Kind, Swap, TokenId
+from solver.core.types import Fill
 from solver.daemon import Daemon
-from solver.intake import blank_swap
 from solver.startup import running
-from tests.e2e.make import config_in
+from tests.e2e.make import (
+    HERE,
+    THERE,
+    balance,
+    config_in,
+    later,
+    record_of,
+    states_of,
+    submit,
+    ticks,
+    transact,
+)
 
 pytestmark = pytest.mark.xdist_group("daemon")
-HERE, THERE = 31337, 31338
 SOLD = 2 * 10**18
+USER, SOLVER = devnet.user(0).address, devnet.account(devnet.SOLVER).address
 
 
-async def _balance(daemon: Daemon, symbol: str, chain: int, owner: str) -> int:
-    token = daemon.deployments[chain].addresses[symbol]
-    amount = await daemon.chain(chain).read(token, "balanceOf(address)", ["uint256"], owner)
-    return int(amount)
+async def _cross(daemon: Daemon, lifetime_seconds: int = 120, partial: bool = False) -> str:
+    ends = ("WETH", HERE), ("USDC", THERE)
+    return await submit(daemon, 0, *ends, SOLD, partial=partial, lifetime_seconds=lifetime_seconds)
 
 
-async def _locked(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> IntentRecord:
+async def _locked(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch, lifetime_seconds: int = 120
+) -> IntentRecord:
     """An intent in escrow whose payment bundle was given up."""
-    wallet = devnet.user(0)
-    ends = (daemon.deployments[HERE].addresses["WETH"], daemon.deployments[THERE].addresses["USDC"])
-    blank = blank_swap(
-        wallet.address, wallet.address, TokenId(HERE, ends[0]), TokenId(THERE, ends[1]),
-        Kind.EXACT_IN, SOLD, 0, False, 1, 0,
-    )  # fmt: skip
-    swap = daemon.intake.complete(blank, 120, 300)
-    assert isinstance(swap, Swap), swap
-    digest = digest_of(swap, daemon.world.contracts[HERE].settlement)
-    signature = "0x" + wallet.sign_digest(bytes.fromhex(digest[2:])).hex()
-    outcome = await daemon.intake.submit(swap, signature)
-    assert isinstance(outcome, tuple), outcome
+    digest = await _cross(daemon, lifetime_seconds)
     execute = daemon.settler.execute
 
     async def without_payment(identity: str) -> BundleRecord:
@@ -52,51 +57,43 @@ async def _locked(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> IntentReco
     with monkeypatch.context() as patch:
         patch.setattr(daemon.settler, "execute", without_payment)
         await daemon.tick()
-    record = daemon.ledger.book.intents[digest]
+    record = record_of(daemon, digest)
     assert record.state is IntentState.ESCROWED
     escrow = daemon.world.contracts[HERE].escrow
-    assert await _balance(daemon, "WETH", HERE, escrow) == SOLD
+    assert await balance(daemon, "WETH", HERE, escrow) == SOLD
     return record
-
-
-async def _later(daemon: Daemon, seconds: int) -> None:
-    for number in (HERE, THERE):
-        await daemon.chain(number).rpc.call("evm_increaseTime", hex(seconds))
-        await daemon.chain(number).rpc.call("evm_mine")
 
 
 async def test_a_lost_payment_is_made_from_inventory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(config_in(tmp_path)) as daemon:
-        user, solver = devnet.user(0).address, devnet.account(devnet.SOLVER).address
-        before = await _balance(daemon, "USDC", THERE, user)
-        inventory = await _balance(daemon, "WETH", HERE, solver)
+        before = await balance(daemon, "USDC", THERE, USER)
+        inventory = await balance(daemon, "WETH", HERE, SOLVER)
         record = await _locked(daemon, monkeypatch)
         await daemon.escrows.tend()
         paid = daemon.ledger.book.intents[record.intent.digest]
         assert paid.state is IntentState.SETTLED
-        assert await _balance(daemon, "USDC", THERE, user) == before + paid.bought
+        assert await balance(daemon, "USDC", THERE, USER) == before + paid.bought
         await daemon.escrows.tend()
         assert daemon.escrows.count == 0
-        assert await _balance(daemon, "WETH", HERE, solver) == inventory + SOLD
+        assert await balance(daemon, "WETH", HERE, SOLVER) == inventory + SOLD
 
 
 async def test_an_unpaid_order_is_refunded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with running(config_in(tmp_path)) as daemon:
-        user = devnet.user(0).address
-        before = await _balance(daemon, "WETH", HERE, user)
+        before = await balance(daemon, "WETH", HERE, USER)
         record = await _locked(daemon, monkeypatch)
         swap = record.intent.swap
-        await _later(daemon, 300)  # past fillDeadline: too late to pay, too early to refund
+        await later(daemon, 300)  # past fillDeadline: too late to pay, too early to refund
         await daemon.escrows.tend()
         state = daemon.ledger.book.intents[record.intent.digest].state
         assert state is IntentState.ESCROWED
-        await _later(daemon, swap.refund_after - swap.fill_deadline)
+        await later(daemon, swap.refund_after - swap.fill_deadline)
         await daemon.escrows.tend()
         ended = daemon.ledger.book.intents[record.intent.digest]
         assert (ended.state, ended.sold, ended.bought) == (IntentState.REFUNDED, 0, 0)
-        assert await _balance(daemon, "WETH", HERE, user) == before
+        assert await balance(daemon, "WETH", HERE, USER) == before
         assert daemon.escrows.count == 0
 
 
@@ -127,21 +124,180 @@ async def test_a_restart_pays_what_a_crash_left_in_escrow(
 
 async def test_opposite_directions_do_not_share_a_batch(tmp_path: Path) -> None:
     async with running(config_in(tmp_path)) as daemon:
-        addresses = {chain: d.addresses for chain, d in daemon.deployments.items()}
         for number, (sell, buy) in enumerate(((HERE, THERE), (THERE, HERE))):
-            wallet = devnet.user(number)
-            blank = blank_swap(
-                wallet.address, wallet.address, TokenId(sell, addresses[sell]["USDC"]),
-                TokenId(buy, addresses[buy]["USDC"]), Kind.EXACT_IN, 10**9, 0, False, 1, 0,
-            )  # fmt: skip
-            swap = daemon.intake.complete(blank, 120, 300)
-            assert isinstance(swap, Swap), swap
-            digest = digest_of(swap, daemon.world.contracts[sell].settlement)
-            signature = "0x" + wallet.sign_digest(bytes.fromhex(digest[2:])).hex()
-            assert isinstance(await daemon.intake.submit(swap, signature), tuple)
-        for _ in range(4):
-            await daemon.tick()
+            await submit(daemon, number, ("USDC", sell), ("USDC", buy), 10**9)
+        await ticks(daemon, 4)
         states = [record.state for record in daemon.ledger.book.intents.values()]
         assert states == [IntentState.SETTLED] * 2
         assert len(daemon.ledger.book.batches) == 2
         assert daemon.escrows.count == 0
+
+
+async def test_a_receipt_that_comes_late_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint counts the nonce at one block and knows the receipts of an older one."""
+    async with running(config_in(tmp_path)) as daemon:
+        before = await balance(daemon, "USDC", THERE, USER)
+        digest, chain = await _cross(daemon), daemon.chain(THERE)
+        receipt, left = chain.receipt, [14]
+
+        async def lagging(tx_hash: str) -> Receipt | None:
+            left[0] -= 1
+            return None if left[0] >= 0 else await receipt(tx_hash)
+
+        monkeypatch.setattr(chain, "receipt", lagging)
+        await daemon.tick()
+        record = record_of(daemon, digest)
+        assert record.state is IntentState.SETTLED
+        assert await balance(daemon, "USDC", THERE, USER) == before + record.bought
+
+
+async def test_a_payment_that_was_taken_for_lost_is_neither_repeated_nor_refunded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The endpoint denies receipt and batch; the payment itself is what counts in the end."""
+    async with running(config_in(tmp_path, lost_answers=2)) as daemon:
+        dollars = await balance(daemon, "USDC", THERE, USER)
+        ether = await balance(daemon, "WETH", HERE, SOLVER)
+        digest, chain = await _cross(daemon), daemon.chain(THERE)
+        read = chain.read
+
+        async def no_receipt(tx_hash: str) -> None:
+            return None
+
+        async def no_batch(target: str, signature: str, *rest: Any, **options: Any) -> Any:
+            if signature.startswith("settledBatches"):
+                return False
+            return await read(target, signature, *rest, **options)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(chain, "receipt", no_receipt)
+            patch.setattr(chain, "read", no_batch)
+            await daemon.tick()
+        lost = list(daemon.ledger.book.bundles.values())[-1]
+        assert (lost.state, bool(lost.bundle.payments)) == (BundleState.DROPPED, True)
+        await later(daemon, 5_000)
+        await daemon.escrows.tend()
+        record = record_of(daemon, digest)
+        assert (record.state, record.fills[0].bundle) == (IntentState.SETTLED, lost.bundle.id)
+        assert await balance(daemon, "USDC", THERE, USER) == dollars + record.bought
+        await daemon.escrows.tend()
+        assert daemon.escrows.count == 0
+        assert await balance(daemon, "WETH", HERE, SOLVER) == ether + SOLD
+
+
+@pytest.mark.parametrize("at", ["plan", "payment"])
+async def test_only_the_lock_that_was_planned_is_paid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """Another solver fills a part in between, or the lock is not there when it is to be paid."""
+    async with running(config_in(tmp_path)) as daemon:
+        admin, rival = devnet.account(devnet.ADMIN).address, devnet.user(4).address
+        settlement = daemon.world.contracts[HERE].settlement
+        allow = encode_call("setSolver(address,bool)", rival, True)
+        await transact(daemon, HERE, admin, settlement, allow)
+        digest = await _cross(daemon, partial=True)
+        intent = record_of(daemon, digest).intent
+        dollars = await balance(daemon, "USDC", THERE, USER)
+        execute, read = daemon.settler.execute, daemon.chain(HERE).read
+
+        async def rival_fills() -> None:
+            trade = bundles.Trade(intent, Fill(digest, 10**12, 3_000, 0))
+            part = bundles.Bundle(HERE, (trade,), (), (), (), (), 0)
+            data = bundles.encode(part, "0x" + "11" * 32, int(time.time()) + 1_000)
+            await transact(daemon, HERE, rival, settlement, data)
+
+        async def raced(identity: str) -> BundleRecord:
+            if daemon.ledger.book.bundles[identity].bundle.locks and at == "plan":
+                await rival_fills()
+            return await execute(identity)
+
+        async def no_lock(*arguments: Any, **options: Any) -> Any:
+            if arguments[1] == "locks(bytes32)":
+                zero, nobody = bytes(32), "0x" + "00" * 20
+                return (zero, zero, 0, 0, nobody, nobody, nobody, 0, 0)
+            return await read(*arguments, **options)
+
+        monkeypatch.setattr(daemon.settler, "execute", raced)
+        if at == "payment":
+            monkeypatch.setattr(daemon.chain(HERE), "read", no_lock)
+        await daemon.tick()
+        await daemon.escrows.tend()
+        assert await balance(daemon, "USDC", THERE, USER) == dollars
+        if at == "plan":
+            assert daemon.escrows.count == 0
+            reason = record_of(daemon, digest).reason
+            assert reason is not None
+            assert reason.code == "filled_elsewhere"
+
+
+@pytest.mark.parametrize("ending", ["refund", "claim"])
+async def test_an_escrow_that_somebody_else_ended_is_booked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    async with running(config_in(tmp_path)) as daemon:
+        record = await _locked(daemon, monkeypatch)
+        digest, escrow = record.intent.digest, daemon.world.contracts[HERE].escrow
+        (order,) = daemon.ledger.book.escrows
+        stranger = devnet.user(5).address
+        if ending == "refund":
+            await later(daemon, 5_000)
+            data = encode_call("refund(bytes32)", bytes.fromhex(order[2:]))
+            await transact(daemon, HERE, stranger, escrow, data)
+            await daemon.escrows.tend()
+            assert states_of(daemon, digest) == ["refunded"]
+        else:
+            claims: list[str] = []
+            check = daemon.settler.check
+
+            async def overtaken(bundle: Bundled) -> Any:
+                if bundle.role == "claim":
+                    claims.append(bundle.data)
+                    await transact(daemon, HERE, stranger, escrow, bundle.data)
+                return await check(bundle)
+
+            monkeypatch.setattr(daemon.settler, "check", overtaken)
+            for _ in range(3):
+                await daemon.escrows.tend()
+            assert (len(claims), states_of(daemon, digest)) == (1, ["settled"])
+        assert daemon.escrows.count == 0
+
+
+async def test_idle_chains_refund_when_our_own_clock_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody makes blocks, so the heads stay where they are."""
+    async with running(config_in(tmp_path)) as daemon:
+        record = await _locked(daemon, monkeypatch)
+        for number in (HERE, THERE):
+            await daemon.chain(number).rpc.call("evm_increaseTime", hex(5_000))
+        await asyncio.sleep(2.1)
+        await daemon.escrows.tend()
+        assert states_of(daemon, record.intent.digest) == ["refunded"]
+
+
+async def test_a_claim_waits_for_the_confirmations_of_the_payment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(config_in(tmp_path)) as daemon:
+        await _locked(daemon, monkeypatch)
+        await daemon.escrows.tend()
+        daemon.escrows.confirmations = 3
+        await daemon.escrows.tend()
+        assert daemon.escrows.count == 1
+        for _ in range(2):
+            await daemon.chain(THERE).mine()
+        await daemon.escrows.tend()
+        assert daemon.escrows.count == 0
+
+
+async def test_a_lone_late_payment_has_no_deadline_but_the_orders_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with running(config_in(tmp_path)) as daemon:
+        record = await _locked(daemon, monkeypatch)
+        await ticks(daemon, 2)
+        late, claim = list(daemon.ledger.book.bundles.values())[-2:]
+        assert late.bundle.deadline == record.intent.swap.fill_deadline
+        assert (claim.bundle.role, claim.bundle.deadline) == ("claim", 0)

@@ -35,6 +35,7 @@ def test_the_shipped_file_is_sound_and_states_the_defaults() -> None:
         ("chain_id = 31338", "", "chain.1", "chain_id is missing"),
         ('rpc_url = ""', 'rpc_url = "ftp://x"', "chain.0.rpc_url", "http://"),
         ('rpc_url = ""', 'rpc_url = "http://x"', "chain.0", "keystore"),
+        ("confirmations = 1 ", "# ", "", ""),
         ('"devnet:WETH"', '"0x12"', "token.0.address", "40 hex digits"),
         ('WETH = "2500"', 'WETH = "much"', "prices.usd.WETH", "1234.5"),
         ('DAI = "1"\n', "", "token.2.symbol", "[prices.usd]"),
@@ -63,6 +64,18 @@ def test_all_mistakes_come_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse("[server]\nprot = 1\nhost = 5\n[batch]\nmax_intents = 0\n[[chain]]\n")
     assert [m.line for m in caught.value.mistakes] == [2, 3, 5, 6]
+
+
+def test_a_chain_by_url_needs_its_confirmations_in_writing() -> None:
+    text = "\n".join(
+        (
+            '[solver]\nkeystore = "key.json"\n[prices.usd]\nWETH = "1"\n[[chain]]\nchain_id = 1',
+            f'rpc_url = "http://x"\nsettlement = "0x{"11" * 20}"',
+        )
+    )
+    with pytest.raises(ConfigError, match="needs its confirmations"):
+        parse(text)
+    assert parse("[batch]\nconfirmations = 3\n" + text).batch.confirmations == 3
 
 
 def test_a_missing_file_and_bad_syntax_are_one_line_each(tmp_path: Path) -> None:

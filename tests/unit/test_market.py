@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from solver.chain import Unreachable
 from solver.core.types import TokenId
 from solver.core.venue import BlockRef, LevelsArc, Pool, Reader
 from solver.market import Market, PriceList, Stake, VenueError, build_venue, installed_kinds
@@ -44,6 +45,15 @@ class QuietChain:
 
     async def balances(self, *arguments: Any) -> list[int]:
         return []
+
+
+class SilentChain(QuietChain):
+    """A chain whose endpoint does not answer."""
+
+    id = 2
+
+    async def reader(self) -> PinnedNowhere:
+        raise Unreachable("the endpoint is down")
 
 
 class Scripted:
@@ -113,6 +123,23 @@ async def test_a_bad_venue_is_left_out_with_its_reason(act: Any, reason: str) ->
     assert [pool.id for pool in found.pools] == ["good"]
     assert reason in found.excluded["bad venue"]
     assert "fine" not in found.excluded
+
+
+async def test_a_silent_chain_is_left_out_with_its_venues() -> None:
+    far = Scripted("far", good)
+    far.chain = 2
+    here: Any = QuietChain()
+    silent: Any = SilentChain()
+    venues = [("scripted", Scripted("fine", good)), ("scripted", far)]
+    prices = PriceList("test", time.time(), 60.0, {A: 1e-18})
+    read = Market({1: here, 2: silent}, venues, prices, Stake("0x" + "00" * 20, {}, ()), 0.05)
+    found = await read.refresh()
+    assert (set(found.blocks), [pool.id for pool in found.pools]) == ({1}, ["good"])
+    assert found.excluded["chain 2"] == "the endpoint is down"
+    assert "chain 2 does not answer" in found.excluded["far"]
+    alone = Market({2: silent}, [], prices, Stake("0x" + "00" * 20, {}, ()), 0.05)
+    with pytest.raises(Unreachable, match="the endpoint is down"):
+        await alone.refresh()
 
 
 async def test_a_venue_that_keeps_failing_is_paused() -> None:
