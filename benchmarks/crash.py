@@ -2,7 +2,9 @@
 
 A round starts a daemon with its two local chains, submits intents over HTTP while the daemon is
 killed and started again, and at the end compares three accounts of what happened to the unit: the
-answers that the client got, the ledger, and the chains. Rounds go into the report one by one, so an
+answers that the client got, the ledger, and the chains. Owners cancel over HTTP and on chain at
+random moments, so that cancellations meet batches on their way. A daemon that ends by itself is
+counted as wrong: it must not pass as one of our kills. Rounds go into the report one by one, so an
 interrupted run is continued.
 """
 
@@ -25,14 +27,14 @@ from typing import Any
 import aiohttp
 
 from solver import devnet
-from solver.chain import Chain, Rpc
+from solver.chain import Chain, Rpc, Wallet
 from solver.client import Client, NoAnswer, Refused
 from solver.config import DEFAULT_PATH
+from solver.core.abi import encode_call
 from solver.core.types import Kind
 from solver.wire import v1
 
 KILLS_PER_ROUND = 10
-_FINAL = {"settled", "cancelled", "expired", "refunded"}
 _QUIET_SECONDS = 60.0
 _TELLING = ("local_chains", "set_aside", "error", "Traceback")
 _PAIRS = (
@@ -55,6 +57,7 @@ class Round:
         self.acknowledged: dict[str, v1.IntentView] = {}
         self.cancelled: set[str] = set()
         self.kills = 0
+        self.exits: list[str] = []
         self.port = devnet.free_port()
         self._process: asyncio.subprocess.Process | None = None
 
@@ -115,13 +118,44 @@ class Round:
 
     async def _live(self, client: Client, seconds: float) -> None:
         """Submit and cancel until the time has come; whatever fails is the daemon's death."""
-        with contextlib.suppress(TimeoutError, NoAnswer, Refused):
-            async with asyncio.timeout(seconds):
-                while True:
-                    await self._submit(client)
-                    await asyncio.sleep(self.random.uniform(0.0, 0.15))
+        cancels: set[asyncio.Task[None]] = set()
+        try:
+            with contextlib.suppress(TimeoutError, NoAnswer, Refused):
+                async with asyncio.timeout(seconds):
+                    while True:
+                        view, wallet = await self._submit(client)
+                        if self.random.random() < 0.4:
+                            wait, on_chain = (
+                                self.random.uniform(0.0, 0.4),
+                                self.random.random() < 0.3,
+                            )
+                            cancelling = self._cancel(client, view, wallet, wait, on_chain)
+                            cancels.add(asyncio.create_task(cancelling))
+                        await asyncio.sleep(self.random.uniform(0.0, 0.15))
+        finally:
+            for task in cancels:
+                task.cancel()
+            await asyncio.gather(*cancels, return_exceptions=True)
 
-    async def _submit(self, client: Client) -> None:
+    async def _cancel(
+        self, client: Client, view: v1.IntentView, wallet: Wallet, wait: float, on_chain: bool
+    ) -> None:
+        """Withdraw an order a little later, when it may be in the middle of a batch."""
+        await asyncio.sleep(wait)
+        if on_chain:
+            deployments = devnet.read_run_file(self.directory / "data" / "devnet.json")
+            deployment = deployments[view.swap.sell_chain]
+            data = encode_call("cancel(bytes32)", bytes.fromhex(view.id[2:]))
+            tx = {"from": wallet.address, "to": deployment.addresses["settlement"], "data": data}
+            async with aiohttp.ClientSession() as session:
+                await Rpc(deployment.url, session, 5.0).call("eth_sendTransaction", tx)
+            return
+        with contextlib.suppress(NoAnswer, Refused):
+            done = await client.cancel(view, wallet)
+            if done.state == "cancelled":
+                self.cancelled.add(view.id)
+
+    async def _submit(self, client: Client) -> tuple[v1.IntentView, Wallet]:
         tokens = {(t.symbol, t.chain): t.address for t in (await client.info()).tokens}
         sell, buy, low, high = self.random.choice(_PAIRS)
         wallet = devnet.user(self.random.randrange(devnet.user_count()))
@@ -142,16 +176,21 @@ class Round:
         )
         view = await client.submit(data.swap, wallet)
         self.acknowledged[view.id] = view
-        if kind > 0.9:
-            done = await client.cancel(view, wallet)
-            if done.state == "cancelled":
-                self.cancelled.add(view.id)
+        return view, wallet
 
     async def _kill(self) -> None:
         assert self._process is not None
+        if self._process.returncode is not None:
+            self._note_exit()
+            return
         self._process.send_signal(signal.SIGKILL)
         await self._process.wait()
         self.kills += 1
+
+    def _note_exit(self) -> None:
+        """Keep what a daemon said that ended without being killed."""
+        assert self._process is not None
+        self.exits.append(f"ended by itself with {self._process.returncode}: {self._tail()}")
 
     async def _come_to_rest(self, client: Client) -> None:
         """Until nothing is on its way any more: no batched, no escrowed, no pending bundle."""
@@ -189,10 +228,13 @@ class Round:
 
     async def _compare(self, client: Client, session: aiohttp.ClientSession) -> dict[str, Any]:
         views = await self._intents(client)
+        if self._process is not None and self._process.returncode is not None:
+            self._note_exit()
         wrong = [f"lost {key}" for key in self.acknowledged if key not in views]
         if wrong:
             log = (self.directory / "daemon.log").read_text(encoding="utf-8").splitlines()
             wrong += [line for line in log if any(word in line for word in _TELLING)]
+        wrong += self.exits
         wrong += [
             f"cancelled, now {views[key].state}: {key}"
             for key in self.cancelled & views.keys()
@@ -210,6 +252,7 @@ class Round:
             states[view.state] = states.get(view.state, 0) + 1
         return {
             "kills": self.kills,
+            "exits": len(self.exits),
             "acknowledged": len(self.acknowledged),
             "intents": len(views),
             "states": states,
@@ -307,6 +350,8 @@ def main() -> int:
         scratch.write_text(json.dumps(report, indent=1), encoding="utf-8")
         os.replace(scratch, arguments.report)
         print(f"round {seed}: {report['kills']} kills, {report['wrong']} wrong", flush=True)
+        if entry["exits"]:
+            break  # a daemon that ends by itself would never be killed often enough
     return 1 if report["wrong"] else 0
 
 

@@ -115,7 +115,11 @@ async def attach_or_start(
     directory.mkdir(parents=True, exist_ok=True)
     started: dict[int, Deployment] = {}
     try:
-        for chain, port in chains:
+        for chain, wanted in chains:
+            port = wanted or free_port()
+            # Known before it exists: a kill between the two would leave an Anvil that nobody ends.
+            started[chain] = Deployment(chain, _url(port), 0, {}, time.time())
+            _write_run_file(path, started)
             started[chain] = _start(binary, chain, port)
             _write_run_file(path, started)
         for deployment in started.values():
@@ -138,8 +142,9 @@ async def attach_or_start(
 def stop(deployments: Mapping[int, Deployment]) -> None:
     """End the processes; those that are gone, or are no Anvil of ours, are left alone."""
     for deployment in deployments.values():
-        if deployment.pid > 0 and _is_anvil(deployment.pid):
-            os.kill(deployment.pid, signal.SIGTERM)
+        pid = deployment.pid or _pid_of(deployment)
+        if pid > 0 and _is_anvil(pid):
+            os.kill(pid, signal.SIGTERM)
     for deployment in deployments.values():
         child = _children.pop(deployment.pid, None)
         if child is not None:
@@ -174,18 +179,36 @@ def _version(binary: str) -> str:
 
 
 def _start(binary: str, chain: int, port: int) -> Deployment:
-    port = port or free_port()
-    command = [binary, "--hardfork", "cancun", "--silent", "--accounts", str(_ACCOUNTS)]
-    command += ["--chain-id", str(chain), "--host", "127.0.0.1", "--port", str(port)]
     process = subprocess.Popen(
-        command,
+        [binary, *_arguments(chain, port)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
     _children[process.pid] = process
-    return Deployment(chain, f"http://127.0.0.1:{port}", process.pid, {}, time.time())
+    return Deployment(chain, _url(port), process.pid, {}, time.time())
+
+
+def _url(port: int) -> str:
+    return f"http://127.0.0.1:{port}"
+
+
+def _arguments(chain: int, port: int) -> list[str]:
+    """What an Anvil of ours is started with; no other process has the same."""
+    fixed = ["--hardfork", "cancun", "--silent", "--accounts", str(_ACCOUNTS)]
+    return [*fixed, "--chain-id", str(chain), "--host", "127.0.0.1", "--port", str(port)]
+
+
+def _pid_of(deployment: Deployment) -> int:
+    """The process that was about to be started when its daemon was killed; 0 when there is none."""
+    port = int(deployment.url.rpartition(":")[2])
+    wanted = "\0".join(_arguments(deployment.chain, port)).encode()
+    for command in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if command.read_bytes().rstrip(b"\0").endswith(wanted):
+                return int(command.parent.name)
+    return 0
 
 
 def free_port() -> int:

@@ -26,6 +26,7 @@ from solver.core.journal import (
     Event,
     Moved,
     Payment,
+    Undone,
     filled_by,
 )
 from solver.core.lifecycle import BundleState, EscrowState, IntentState
@@ -38,6 +39,7 @@ _NONE, _LOCKED, _CLAIMED, _REFUNDED = range(4)
 _ENDED = {_CLAIMED: EscrowState.CLAIMED, _REFUNDED: EscrowState.REFUNDED}
 #: A late payment needs time to be claimed before anybody may refund.
 _CLAIM_MARGIN_SECONDS = 300
+_DENIALS = 8
 
 log = structlog.get_logger("thalweg.escrows")
 
@@ -68,6 +70,8 @@ class Escrows:
         self._settler = settler
         self._attester = attester
         self.confirmations = confirmations
+        #: How often in a row an endpoint denied a payment that the ledger knows as made.
+        self._denials: dict[str, int] = {}
 
     @property
     def count(self) -> int:
@@ -180,8 +184,9 @@ class Escrows:
         final = (await there.head()).number - self.confirmations + 1
         if not await self._is_paid(payment, max(final, 0)):
             if not await self._is_paid(payment):
-                log.error("payment_not_found", order=payment.order, chain=payment.target)
+                await self._denied(payment)
             return
+        self._denials.pop(payment.order, None)
         separator = crypto.domain_separator(
             "Thalweg Attestation", "1", payment.origin, self._contracts[payment.origin].verifier
         )
@@ -195,6 +200,20 @@ class Escrows:
         data = encode_call("claim(bytes32,bytes)", bytes.fromhex(payment.order[2:]), proof)
         to = self._contracts[payment.origin].escrow
         await self._run("claim", payment.origin, to, data, payment, deadline=0)
+
+    async def _denied(self, payment: Payment) -> None:
+        """The payment is gone: after a few more denials believe that a reorg took it."""
+        denials = self._denials[payment.order] = self._denials.get(payment.order, 0) + 1
+        undoable = self._state(payment) in (IntentState.SETTLED, IntentState.OPEN)
+        if denials < _DENIALS or not undoable:
+            return
+        log.error("payment_undone", order=payment.order, chain=payment.target)
+        del self._denials[payment.order]
+        now = time.time()
+        await self._ledger.append(
+            Undone(payment.digest, payment.fill, now),
+            EscrowSeen(payment.order, EscrowState.UNPAID, now),
+        )
 
     async def _run(
         self, role: str, chain: int, to: str, data: str, payment: Payment, deadline: int

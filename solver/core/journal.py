@@ -156,6 +156,17 @@ class EscrowSeen(Struct, frozen=True, tag="escrowSeen"):
     at: float
 
 
+class Undone(Struct, frozen=True, tag="undone"):
+    """A reorg took back the payment of a cross-chain fill: the order is in escrow again.
+
+    The one step that goes backwards, so it is not in the table of the intent's transitions.
+    """
+
+    digest: str
+    fill: Fill
+    at: float
+
+
 Event = (
     Accepted
     | Moved
@@ -166,6 +177,7 @@ Event = (
     | BundleMoved
     | Replaced
     | EscrowSeen
+    | Undone
 )
 
 
@@ -272,6 +284,11 @@ class Book(Struct):
                     bundles[event.id] = event.state
                 case Replaced():
                     self._bundle_state(event.id)
+                case Undone():
+                    before = intents.get(event.digest) or self._intent_state(event.digest, True)
+                    if before not in (IntentState.SETTLED, IntentState.OPEN):
+                        raise TransitionError(f"intent: {before.value} is not undone")
+                    intents[event.digest] = IntentState.ESCROWED
                 case _:
                     pass
 
@@ -297,6 +314,8 @@ class Book(Struct):
                 self._replace(event)
             case EscrowSeen():
                 self._see_escrow(event)
+            case Undone():
+                self._undo(event)
 
     def open_intents(self) -> Iterator[IntentRecord]:
         """Intents that a batch may take."""
@@ -347,6 +366,21 @@ class Book(Struct):
             updated_at=event.at,
             code=event.code,
             detail=event.detail,
+        )
+
+    def _undo(self, event: Undone) -> None:
+        record, fill = self.intents[event.digest], event.fill
+        amounts = [(made.sell, made.buy, made.fee) for made in record.fills]
+        taken = amounts.index((fill.sell, fill.buy, fill.fee))
+        exact_in = record.intent.swap.kind is Kind.EXACT_IN
+        filled = record.intent.filled - (fill.sell if exact_in else fill.buy)
+        self.intents[event.digest] = replace(
+            record,
+            intent=replace(record.intent, filled=filled),
+            fills=(*record.fills[:taken], *record.fills[taken + 1 :]),
+            state=IntentState.ESCROWED,
+            updated_at=event.at,
+            code="payment_undone",
         )
 
     def _move_bundle(self, event: BundleMoved) -> None:

@@ -301,3 +301,23 @@ async def test_a_lone_late_payment_has_no_deadline_but_the_orders_own(
         late, claim = list(daemon.ledger.book.bundles.values())[-2:]
         assert late.bundle.deadline == record.intent.swap.fill_deadline
         assert (claim.bundle.role, claim.bundle.deadline) == ("claim", 0)
+
+
+async def test_a_payment_that_a_reorg_took_back_is_made_again(tmp_path: Path) -> None:
+    async with running(config_in(tmp_path)) as daemon:
+        before = await balance(daemon, "USDC", THERE, USER)
+        rpc = daemon.chain(THERE).rpc
+        snapshot = await rpc.call("evm_snapshot")
+        digest = await _cross(daemon)
+        await daemon.tick()
+        assert states_of(daemon, digest) == ["settled"]
+        await rpc.call("evm_revert", snapshot)
+        assert await balance(daemon, "USDC", THERE, USER) == before
+        seen = set()
+        for _ in range(12):
+            await daemon.escrows.tend()
+            seen.update(states_of(daemon, digest))
+        record = record_of(daemon, digest)
+        assert (seen, daemon.escrows.count) == ({"settled", "escrowed"}, 0)
+        assert (len(record.fills), record.sold) == (1, SOLD)
+        assert await balance(daemon, "USDC", THERE, USER) == before + record.bought

@@ -27,7 +27,8 @@ def test_one_culprit_among_many_is_found_in_a_logarithm_of_tries(
 ) -> None:
     names = [str(number) for number in range(size)]
     culprit = data.draw(st.sampled_from(names))
-    holds, failures, passed = Holds(0.5), 0, set()
+    holds, failures = Holds(0.5), 0
+    passed: set[str] = set()
     holds.suspect(names)
     while group := holds.next_group():
         if culprit not in group:
