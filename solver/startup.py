@@ -19,6 +19,7 @@ from eth_account import Account
 from solver import devnet
 from solver.chain import Chain, Rpc, Unreachable, Wallet
 from solver.config import Config
+from solver.core.rebirth import retired
 from solver.core.types import Token, TokenId
 from solver.daemon import Daemon
 from solver.escrows import Escrows
@@ -55,7 +56,11 @@ async def running(config: Config) -> AsyncIterator[Daemon]:
         deployments, attached = await _local_chains(config, directory, session)
         if not attached:
             stack.callback(devnet.stop, deployments)
-        if ledger.book.intents and deployments and _is_foreign(ledger, deployments):
+        if len(deployments) < len(config.chain):
+            for number, deployment in deployments.items():
+                ended = retired(ledger.book, number, deployment.born_at, time.time())
+                await ledger.append(*ended)
+        elif ledger.book.intents and _is_foreign(ledger, deployments):
             ledger.close()
             ledger = _set_aside(directory, config)
         yield await _assemble(config, ledger, session, deployments, stack)
