@@ -221,6 +221,10 @@ class Escrows:
         """One transaction for one escrow. ``deadline`` is one that the contract enforces, or 0."""
         if self._settler.is_busy(chain):
             return
+        gas_price_wei = await self._chains[chain].gas_price_wei()
+        if gas_price_wei > self._chains[chain].max_fee_wei:
+            log.warning("escrow_waits", role=role, order=payment.order, gas_price_wei=gas_price_wei)
+            return
         now, paying = time.time(), role == "settle"
         identity = crypto.keccak(f"{role} {payment.order} {time.time_ns()}".encode())[:16].hex()
         built = Bundled(
