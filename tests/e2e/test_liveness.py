@@ -129,6 +129,31 @@ async def test_an_allowance_revoked_in_mid_tick_costs_the_others_no_tick(
         assert states_of(daemon, evil) == ["open"]
 
 
+async def test_a_bundle_that_reverts_on_chain_holds_back_only_its_culprit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It passed the simulation and failed when it was mined."""
+    async with running(config_in(tmp_path)) as daemon:
+        evil, good = await submit(daemon, 0), await submit(daemon, 1)
+        after_solving(daemon, monkeypatch, lambda: revoke(daemon, 0))
+        check = daemon.settler.check
+        asked: list[str] = []
+
+        async def too_early(bundle: Bundled) -> Blame | int:
+            asked.append(bundle.id)
+            return 2_000_000 if len(asked) <= 2 else await check(bundle)
+
+        monkeypatch.setattr(daemon.settler, "check", too_early)
+        await daemon.tick()
+        (record,) = daemon.ledger.book.bundles.values()
+        assert (record.state, states_of(daemon, evil, good)) == (
+            BundleState.REVERTED,
+            ["open", "open"],
+        )
+        await ticks(daemon, 2)
+        assert states_of(daemon, evil, good) == ["open", "settled"]
+
+
 async def test_a_suspect_that_can_never_be_filled_blocks_nobody(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
