@@ -113,6 +113,8 @@ class Daemon:
         if await self._attempt(snapshot, await self._selection.suspects(snapshot)) is _Outcome.SENT:
             snapshot = await self.market.refresh()
         for _ in range(self.config.batch.max_replans + 1):
+            if self.settler.stop.is_set():
+                return
             candidates = await self._selection.candidates(snapshot)
             asked = frozenset((record.intent.digest, record.intent.filled) for record in candidates)
             if self._solved[0] != snapshot.hash:
