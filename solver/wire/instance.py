@@ -31,7 +31,7 @@ from solver.core.pools import (
 from solver.core.types import BPS, JsonObject, Kind, Rejection, Swap, Token, TokenId
 from solver.core.types import Intent as CoreIntent
 from solver.core.venue import BlockRef, Pool, Quote, Snapshot, StatesRoutes
-from solver.wire.jsonio import amount
+from solver.wire.jsonio import Address, Amount, Asset, Digest, Uint64, amount
 
 FORMAT = "thalweg.instance/1"
 
@@ -93,25 +93,25 @@ class Instance(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
 class SwapDocument(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """The signed fields as JSON: amounts are canonical decimal strings, times are integers."""
 
-    owner: str
-    receiver: str
-    sell_chain: int
-    sell_asset: str
-    buy_chain: int
-    buy_asset: str
-    sell_amount: str
-    buy_amount: str
+    owner: Address
+    receiver: Address
+    sell_chain: Uint64
+    sell_asset: Asset
+    buy_chain: Uint64
+    buy_asset: Asset
+    sell_amount: Amount
+    buy_amount: Amount
     kind: Kind
     partial_fill: bool
-    nonce: str
-    valid_from: int
-    valid_until: int
-    account: str = "0x" + "00" * 32
-    fill_deadline: int = 0
-    refund_after: int = 0
-    max_fee: str = "0"
-    min_health: str = "0"
-    extension: str = "0x" + "00" * 32
+    nonce: Amount
+    valid_from: Uint64
+    valid_until: Uint64
+    account: Digest = "0x" + "00" * 32
+    fill_deadline: Uint64 = 0
+    refund_after: Uint64 = 0
+    max_fee: Amount = "0"
+    min_health: Amount = "0"
+    extension: Digest = "0x" + "00" * 32
 
 
 def swap_to_core(document: SwapDocument, pointer: str = "/swap") -> Swap | Rejection:

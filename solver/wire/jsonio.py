@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import msgspec
+from msgspec import Meta
 
 from solver.core.types import Rejection
 
@@ -15,33 +16,65 @@ T = TypeVar("T")
 # An unterminated string ends with the body, so that the scan is linear for any input.
 _BRACKET_OR_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
+
+# What the description of the API says about a field. The checks themselves are ours, because they
+# answer with codes of their own and because ``$`` in a pattern admits a trailing newline.
+Amount = Annotated[
+    str, Meta(extra_json_schema={"pattern": "^(0|[1-9][0-9]{0,77})$", "maxLength": 78})
+]
+OptionalAmount = Annotated[
+    str, Meta(extra_json_schema={"pattern": "^(0|[1-9][0-9]{0,77})?$", "maxLength": 78})
+]
+Address = Annotated[str, Meta(extra_json_schema={"pattern": "^0x[0-9a-fA-F]{40}$"})]
+OptionalAddress = Annotated[
+    str,
+    Meta(extra_json_schema={"pattern": "^(0x(0{24})?[0-9a-fA-F]{40})?$"}),
+]
+Asset = Annotated[str, Meta(extra_json_schema={"pattern": "^0x(0{24})?[0-9a-fA-F]{40}$"})]
+Digest = Annotated[str, Meta(extra_json_schema={"pattern": "^0x[0-9a-fA-F]{64}$"})]
+Signature = Annotated[str, Meta(extra_json_schema={"pattern": "^0x[0-9a-fA-F]{130}$"})]
+Uint64 = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": 2**64 - 1})]
+
 #: No document of ours nests deeper; the recursive scanner behind ``json`` may exhaust the C stack.
 MAX_NESTING = 64
 
 
-class _DuplicateKey(ValueError):
-    """A key that occurs twice; msgspec would keep the last one silently."""
+class _NotCanonical(ValueError):
+    """A key that occurs twice, of which msgspec would keep the last one silently, or a ``-0``."""
 
 
 def decode(body: bytes, shape: type[T], max_bytes: int) -> T | Rejection:
     """The body as ``shape``, or why it is refused; never raises for bad input."""
     if len(body) > max_bytes:
         return Rejection("body_too_large", f"the body has {len(body)} bytes, {max_bytes} allowed")
+    if body.startswith(_BYTE_ORDER_MARK):
+        return Rejection("bad_json", "it starts with a byte order mark; send UTF-8 without one")
     if _nesting(body) > MAX_NESTING:
         return Rejection("too_deep", f"more than {MAX_NESTING} levels of nesting")
     try:
         text = body.decode("utf-8")
-        json.loads(text, object_pairs_hook=_unique, parse_int=str, parse_float=str)
+        json.loads(text, object_pairs_hook=_unique, parse_int=_integer, parse_float=str)
         return msgspec.json.decode(body, type=shape)
     except UnicodeDecodeError as error:
         return Rejection("bad_utf8", f"not UTF-8 at byte {error.start}")
-    except _DuplicateKey as error:
-        return Rejection("duplicate_key", str(error))
+    except _NotCanonical:
+        return _located(text)
     except msgspec.ValidationError as error:
-        reason, _, path = str(error).partition(" - at `$")
-        return Rejection("invalid_field", reason, _pointer(path.rstrip("`")))
+        return _invalid(str(error))
     except (msgspec.DecodeError, ValueError) as error:
         return Rejection("bad_json", str(error))
+
+
+def _invalid(message: str) -> Rejection:
+    """msgspec names the object around a missing or unknown field; the pointer names the field."""
+    reason, _, path = message.rpartition(" - at `$") if " - at `$" in message else (message, "", "")
+    pointer = _pointer(path.removesuffix("`"))
+    field = _FIELD.fullmatch(reason)
+    return Rejection(
+        "invalid_field", reason, f"{pointer}/{escape(field.group(1))}" if field else pointer
+    )
 
 
 def _nesting(body: bytes) -> int:
@@ -58,12 +91,62 @@ def _nesting(body: bytes) -> int:
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in found:
-            raise _DuplicateKey(f"the key {key!r} occurs twice")
-        found[key] = value
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise _NotCanonical
     return found
+
+
+def _integer(text: str) -> str:
+    if text == "-0":
+        raise _NotCanonical
+    return text
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """An object with every pair it was written with."""
+
+
+class _NegativeZero:
+    """A ``-0`` in the place of an integer."""
+
+
+def _located(text: str) -> Rejection:
+    """The refusal of a text that is not canonical, with the pointer to the place."""
+    document = json.loads(
+        text,
+        object_pairs_hook=_Pairs,
+        parse_int=lambda digits: _NegativeZero() if digits == "-0" else 0,
+        parse_float=lambda digits: 0,
+    )
+    return _search(document, "") or Rejection("bad_json", "it is not canonical")
+
+
+def _search(value: Any, pointer: str) -> Rejection | None:
+    if isinstance(value, _NegativeZero):
+        return Rejection("invalid_field", "-0 is not a canonical integer", pointer)
+    items: list[tuple[str, Any]] = []
+    if isinstance(value, _Pairs):
+        items = [(escape(key), entry) for key, entry in value]
+        seen: set[str] = set()
+        for key, _ in value:
+            if key in seen:
+                detail = f"the key {key!r} occurs twice"
+                return Rejection("duplicate_key", detail, f"{pointer}/{escape(key)}")
+            seen.add(key)
+    elif isinstance(value, list):
+        items = [(str(number), entry) for number, entry in enumerate(value)]
+    for name, entry in items:
+        found = _search(entry, f"{pointer}/{name}")
+        if found is not None:
+            return found
+    return None
+
+
+def escape(key: str) -> str:
+    """A key as a part of a JSON pointer, fit for UTF-8: half of a surrogate pair is replaced."""
+    whole = key.encode("utf-8", "replace").decode("utf-8")
+    return whole.replace("~", "~0").replace("/", "~1")
 
 
 def _pointer(path: str) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Annotated
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from solver.core.journal import Batched, Book, BundleRecord, IntentRecord
 from solver.core.types import (
@@ -18,48 +19,62 @@ from solver.core.types import (
 )
 from solver.core.venue import Snapshot
 from solver.wire.instance import SwapDocument
+from solver.wire.jsonio import (
+    Address,
+    Amount,
+    Asset,
+    Digest,
+    OptionalAddress,
+    OptionalAmount,
+    Signature,
+    Uint64,
+)
+
+_SlippageBps = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": BPS - 1})]
+_Lifetime = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
 
 
 class SubmitRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """A signed order. ``signature`` is 65 bytes in hex: r ‖ s ‖ v, v in {27, 28}."""
 
     swap: SwapDocument
-    signature: str
+    signature: Signature
 
 
 class CancelRequest(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """The owner's EIP-712 signature over ``Cancel(bytes32 digest)``."""
 
-    signature: str
+    signature: Signature
 
 
 class Draft(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """An order before it is signed; what is left out is filled in.
 
     For ``exactIn`` give ``sellAmount``, for ``exactOut`` ``buyAmount``; the other side is the hard
-    limit. When it is missing, ``slippageBps`` turns the reference price into it.
+    limit. When it is missing, ``slippageBps`` turns the reference price into it. Only an empty
+    string is missing: ``"0"`` is zero, which no limit can be.
     """
 
-    owner: str
-    sell_chain: int
-    sell_asset: str
-    buy_chain: int
-    buy_asset: str
+    owner: Asset
+    sell_chain: Uint64
+    sell_asset: Asset
+    buy_chain: Uint64
+    buy_asset: Asset
     kind: Kind
-    sell_amount: str = ""
-    buy_amount: str = ""
-    slippage_bps: int = 50
+    sell_amount: OptionalAmount = ""
+    buy_amount: OptionalAmount = ""
+    slippage_bps: _SlippageBps = 50
     partial_fill: bool = False
-    receiver: str = ""
-    nonce: str = ""
-    lifetime_seconds: int = 600
-    max_fee: str = ""
+    receiver: OptionalAddress = ""
+    nonce: OptionalAmount = ""
+    lifetime_seconds: _Lifetime = 600
+    max_fee: OptionalAmount = ""
 
 
 class TypedData(Struct, frozen=True, rename="camel"):
     """What a wallet signs (``eth_signTypedData_v4``), and the id that the intent will have."""
 
-    id: str
+    id: Digest
     swap: SwapDocument
     typed_data: JsonObject
     cancel_typed_data: JsonObject
@@ -71,17 +86,17 @@ class LegView(Struct, frozen=True, rename="camel"):
     pool: str
     token_in: str
     token_out: str
-    amount_in: str
-    amount_out: str
+    amount_in: Amount
+    amount_out: Amount
 
 
 class QuoteView(Struct, frozen=True, rename="camel"):
     """What the order would get now, alone, and the proof of how good that is."""
 
     filled: bool
-    sell: str
-    buy: str
-    fee: str
+    sell: Amount
+    buy: Amount
+    fee: Amount
     legs: list[LegView]
     certificate: Certificate
     reason: OpenReason | None = None
@@ -91,22 +106,22 @@ class FillView(Struct, frozen=True, rename="camel"):
     """One confirmed fill. ``buy`` is what the receiver got, ``fee`` was kept, in the buy token."""
 
     bundle: str
-    chain: int
+    chain: Uint64
     transaction: str
-    sell: str
-    buy: str
-    fee: str
+    sell: Amount
+    buy: Amount
+    fee: Amount
 
 
 class IntentView(Struct, frozen=True, rename="camel"):
     """An intent and what became of it. ``surplusBps`` is over the limit of what was filled."""
 
-    id: str
+    id: Digest
     state: str
     swap: SwapDocument
-    filled: str
-    sold: str
-    bought: str
+    filled: Amount
+    sold: Amount
+    bought: Amount
     surplus_bps: str
     accepted_at: float
     updated_at: float
@@ -169,13 +184,13 @@ class BundleView(Struct, frozen=True, rename="camel"):
     id: str
     batch: str
     role: str
-    chain: int
+    chain: Uint64
     state: str
     transaction: str
     nonce: int
     block: int
     gas_used: int
-    cost_wei: str
+    cost_wei: Amount
     profit: str
     intents: list[str]
     detail: str
@@ -198,9 +213,10 @@ class BatchView(Struct, frozen=True, rename="camel"):
 
 
 class BatchPage(Struct, frozen=True, rename="camel"):
-    """Batches, the newest first."""
+    """Batches, the newest first; ``next`` is the cursor of the following page."""
 
     batches: list[BatchView]
+    next: str = ""
 
 
 class Health(Struct, frozen=True, rename="camel"):
@@ -214,18 +230,18 @@ class TokenView(Struct, frozen=True, rename="camel"):
     """A token that can be traded here."""
 
     symbol: str
-    chain: int
-    address: str
+    chain: Uint64
+    address: Address
     decimals: int
 
 
 class ChainView(Struct, frozen=True, rename="camel"):
     """A chain, the contract that settles on it and the contract that owners approve."""
 
-    chain: int
+    chain: Uint64
     name: str
-    settlement: str
-    holder: str
+    settlement: Address
+    holder: Address
     local: bool
 
 
