@@ -17,6 +17,7 @@ from solver.core.intent import (
     cancel_digest,
     check_signature,
     check_swap,
+    check_terms,
     digest_of,
     limit_from_slippage,
 )
@@ -160,7 +161,7 @@ class Intake:
         intents = (self.probe(swap),)
         terms = terms_of(intents, snapshot, self.world, self._config)
         try:
-            return await self._worker.solve(
+            return await self._worker.quote(
                 snapshot, intents, terms, self._config.batch.solve_timeout_seconds
             )
         except SolverFailed as error:
@@ -171,19 +172,29 @@ class Intake:
         settlement = self.world.contracts[swap.sell_chain].settlement
         return Intent(digest_of(swap, settlement), swap, "0x")
 
-    def complete(self, swap: Swap, lifetime_seconds: int, slippage_bps: int) -> Swap | Rejection:
+    def complete(
+        self,
+        swap: Swap,
+        lifetime_seconds: int,
+        slippage_bps: int,
+        stated: frozenset[str] = frozenset(),
+    ) -> Swap | Rejection:
         """A draft with times, nonce, fee cap and hard limit, ready to be signed.
 
-        Zero amounts and ``max_fee`` are filled in. The limit comes from the reference prices,
-        never from a pool, less twice the flat fee, and is rounded towards the owner.
+        Of the amounts, ``nonce`` and ``max_fee``, those that are zero and not ``stated`` are filled
+        in. The limit comes from the reference prices, never from a pool, less twice the flat fee,
+        and is rounded towards the owner. What could not be submitted is refused here already.
         """
         refusal = self._check_world(swap)
         if refusal is not None:
             return refusal
         if not 0 <= slippage_bps < BPS:
             return Rejection("bad_slippage", f"not in [0, {BPS})", "/slippageBps")
+        longest = self._config.limits.max_lifetime_seconds
         if lifetime_seconds < 1:
             return Rejection("bad_times", "not positive", "/lifetimeSeconds")
+        if lifetime_seconds > longest:
+            return Rejection("too_long_lived", f"at most {longest} s", "/lifetimeSeconds")
         now = int(time.time())
         until = now + lifetime_seconds
         fields = {name: getattr(swap, name) for name in Swap.__struct_fields__}
@@ -191,48 +202,65 @@ class Intake:
         if swap.is_cross_chain:
             fields["fill_deadline"] = until
             fields["refund_after"] = until + MIN_CLAIM_WINDOW_SECONDS
-        if not swap.nonce:
+        if not swap.nonce and "nonce" not in stated:
             fields["nonce"] = secrets.randbits(64)
         snapshot = self._market.snapshot
         if snapshot is None:
             return Rejection("not_ready", "there is no snapshot of the market yet")
-        if not swap.max_fee:
+        if not swap.max_fee and "max_fee" not in stated:
             flat = fee_of(swap, snapshot, gas_values(snapshot, self.world))
             # Every partial fill carries the flat fee, within its share of the cap.
             fields["max_fee"] = flat * (_PARTS if swap.partial_fill else 2)
-        return self._limit(Swap(**fields), slippage_bps, snapshot)
+        limited = self._limit(Swap(**fields), slippage_bps, stated, snapshot)
+        if isinstance(limited, Rejection):
+            return limited
+        refusal = check_terms(limited, self._policy(limited))
+        return limited if refusal is None else _in_draft(refusal)
 
-    def _limit(self, swap: Swap, slippage_bps: int, snapshot: Snapshot) -> Swap | Rejection:
+    def _limit(
+        self, swap: Swap, slippage_bps: int, stated: frozenset[str], snapshot: Snapshot
+    ) -> Swap | Rejection:
         exact_in = swap.kind is Kind.EXACT_IN
-        given = swap.sell_amount if exact_in else swap.buy_amount
-        if given <= 0:
-            name = "sellAmount" if exact_in else "buyAmount"
-            return Rejection("zero_amount", f"{name} must be positive", f"/{name}")
-        fields = {name: getattr(swap, name) for name in Swap.__struct_fields__}
-        if (swap.buy_amount if exact_in else swap.sell_amount) > 0:
+        given, bound = ("sell_amount", "buy_amount") if exact_in else ("buy_amount", "sell_amount")
+        amount = getattr(swap, given)
+        if amount <= 0:
+            return Rejection(
+                "zero_amount", f"{_camel(given)} must be positive", f"/{_camel(given)}"
+            )
+        if getattr(swap, bound) > 0:
             return swap
+        if bound in stated:
+            detail = "zero is no limit; leave it out to get one from slippageBps"
+            return Rejection("zero_amount", detail, f"/{_camel(bound)}")
         price_in, price_out = snapshot.prices.get(swap.sell), snapshot.prices.get(swap.buy)
         if not price_in or not price_out:
             return Rejection("no_price", "no reference price to turn slippage into a limit")
         rate = Decimal(price_in) / Decimal(price_out)
         if exact_in:
-            reference = int(given * rate)
+            reference = int(amount * rate)
             limit = limit_from_slippage(reference, slippage_bps, swap.kind) - swap.max_fee
-            fields["buy_amount"] = limit
         else:
-            reference = int((given + swap.max_fee) / rate)
+            reference = int((amount + swap.max_fee) / rate)
             limit = limit_from_slippage(reference, slippage_bps, swap.kind)
-            fields["sell_amount"] = limit
-        if not 0 < limit <= UINT256_MAX:
-            return Rejection("zero_amount", "the order is worth less than its own gas")
+        blamed = "/maxFee" if "max_fee" in stated else f"/{_camel(given)}"
+        if limit <= 0:
+            return Rejection("below_gas", "fee and slippage leave nothing of its worth", blamed)
+        if limit > UINT256_MAX or swap.max_fee > UINT256_MAX:
+            detail = "the limit that follows from it does not fit into 256 bits"
+            return Rejection("amount_too_large", detail, blamed)
+        fields = {name: getattr(swap, name) for name in Swap.__struct_fields__}
+        fields[bound] = limit
         return Swap(**fields)
 
     def _check_world(self, swap: Swap) -> Rejection | None:
-        for name, token in (("sellAsset", swap.sell), ("buyAsset", swap.buy)):
+        for side, token in (("sell", swap.sell), ("buy", swap.buy)):
             if token.chain not in self.world.contracts:
-                return Rejection("wrong_chain", f"chain {token.chain} is not served here")
+                detail = f"chain {token.chain} is not served here"
+                return Rejection("wrong_chain", detail, f"/{side}Chain")
             if token not in self.world.tokens:
-                return Rejection("unknown_asset", f"{token} is not known", f"/{name}")
+                return Rejection("unknown_asset", f"{token} is not known", f"/{side}Asset")
+        if swap.is_cross_chain and not self.world.cross_chain:
+            return Rejection("cross_chain_disabled", "this daemon has no attester", "/buyChain")
         return None
 
     def _admit(self, swap: Swap) -> Rejection | None:
@@ -240,42 +268,47 @@ class Intake:
             return Rejection(
                 "cross_chain_disabled", "this daemon has no attester", "/swap/buyChain"
             )
+        return check_swap(swap, self._policy(swap))
+
+    def _policy(self, swap: Swap) -> Admission:
         contracts = self.world.contracts.values()
         value, least = self._worth(swap)
         open_records = [record for record in self.book.intents.values() if not record.is_final]
         limits = self._config.limits
-        return check_swap(
-            swap,
-            Admission(
-                settlements={chain: c.settlement for chain, c in self.world.contracts.items()},
-                forbidden_receivers=frozenset(
-                    address for c in contracts for address in (c.settlement, c.holder, c.escrow)
-                ),
-                tokens=frozenset((token.chain, token.address) for token in self.world.tokens),
-                now=int(time.time()),
-                max_lifetime_seconds=limits.max_lifetime_seconds,
-                max_open_per_owner=limits.max_open_per_owner,
-                max_open_total=limits.max_open_total,
-                open_of_owner=sum(
-                    record.intent.swap.owner == swap.owner for record in open_records
-                ),
-                open_total=len(open_records),
-                value=value,
-                min_value=least,
+        return Admission(
+            settlements={chain: c.settlement for chain, c in self.world.contracts.items()},
+            forbidden_receivers=frozenset(
+                address for c in contracts for address in (c.settlement, c.holder, c.escrow)
             ),
+            tokens=frozenset((token.chain, token.address) for token in self.world.tokens),
+            now=int(time.time()),
+            max_lifetime_seconds=limits.max_lifetime_seconds,
+            max_open_per_owner=limits.max_open_per_owner,
+            max_open_total=limits.max_open_total,
+            open_of_owner=sum(record.intent.swap.owner == swap.owner for record in open_records),
+            open_total=len(open_records),
+            value=value,
+            min_value=least,
         )
 
     def _worth(self, swap: Swap) -> tuple[float | None, float]:
-        """The order's value and the least it must have; no value while there is no price."""
+        """The order's value and the least it must have; no value while there is no price.
+
+        Exact-in it is worth what it sells: the limit is a floor and may be as low as its owner
+        likes. Exact-out it is worth the less of what it buys and what it may pay for it: an order
+        that asks for a fortune and offers nothing would otherwise be a large one.
+        """
         snapshot = self._market.snapshot
         if snapshot is None:
             return None, 0.0
-        exact_in = swap.kind is Kind.EXACT_IN
-        token, amount = (swap.sell, swap.sell_amount) if exact_in else (swap.buy, swap.buy_amount)
-        price = snapshot.prices.get(token)
+        sides = [(swap.sell, swap.sell_amount)]
+        if swap.kind is Kind.EXACT_OUT:
+            sides.append((swap.buy, swap.buy_amount))
+        prices = snapshot.prices
+        values = [amount * prices[token] for token, amount in sides if token in prices]
         gas = FILL_GAS * gas_values(snapshot, self.world).get(swap.sell_chain, 0.0)
         least = gas + self._config.limits.min_value_usd
-        return (None if price is None else amount * price), least
+        return min(values, default=None), least
 
 
 def blank_swap(
@@ -344,3 +377,16 @@ def _signature(text: str) -> bytes | Rejection:
         return bytes.fromhex(text[2:])
     except ValueError:
         return Rejection("bad_signature", "not hex", "/signature")
+
+
+def _in_draft(refusal: Rejection) -> Rejection:
+    """A refusal of the completed order as one of the draft: the lifetime makes its times."""
+    field = refusal.pointer.removeprefix("/swap/")
+    return Rejection(
+        refusal.code, refusal.detail, "/lifetimeSeconds" if field == "validUntil" else f"/{field}"
+    )
+
+
+def _camel(name: str) -> str:
+    first, _, rest = name.partition("_")
+    return first + rest.title()

@@ -20,54 +20,72 @@ from solver.core.types import Infeasible, Intent, Solution
 from solver.core.venue import Snapshot
 
 _HEADER = struct.Struct(">Q")
+_START_SECONDS = 60.0
 Question = tuple[Snapshot, tuple[Intent, ...], Terms]
+Answer = Solution | Infeasible
 
 
 class SolverFailed(Exception):
     """No solution: the time ran out, or the solver's process ended. It is running again."""
 
 
-class Worker:
-    """Solves one batch at a time."""
+class _Lane:
+    """One process and the queue in front of it."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
+        self._exchanges: set[asyncio.Task[Answer]] = set()
+        self._is_closed = False
 
-    async def start(self) -> None:
-        """Start the process, so that its imports do not count against the first batch."""
-        async with self._turn:
-            await self._ensure()
+    async def ask(self, question: Question | None, timeout_seconds: float) -> Answer:
+        """The answer, or SolverFailed.
 
-    async def solve(
-        self,
-        snapshot: Snapshot,
-        intents: Sequence[Intent],
-        terms: Terms,
-        timeout_seconds: float,
-    ) -> Solution:
-        """A checked solution, or SolverFailed."""
-        question: Question = (snapshot, tuple(intents), terms)
-        async with self._turn:
-            process = await self._ensure()
-            try:
-                async with asyncio.timeout(timeout_seconds):
-                    answer = await _ask(process, question)
-            except TimeoutError as error:
-                await self.stop()
-                raise SolverFailed(f"no answer within {timeout_seconds:g} s") from error
-            except (OSError, asyncio.IncompleteReadError) as error:
-                await self.stop()
-                raise SolverFailed("the solver's process ended") from error
-            except asyncio.CancelledError:
-                await self.stop()
-                raise
-        if isinstance(answer, Infeasible):
-            raise SolverFailed(f"{answer.code}: {answer.detail}")
-        return answer
+        Whoever asks may go away: while it waits, its question is dropped; once the question is
+        asked, the process finishes it and nobody reads the answer. Killing the process instead
+        would let one impatient client spoil the time of the next one.
+        """
+        await self._turn.acquire()
+        if self._is_closed:
+            self._turn.release()
+            raise SolverFailed("the daemon is stopping")
+        exchange = asyncio.create_task(self._exchange(question, timeout_seconds))
+        self._exchanges.add(exchange)
+        exchange.add_done_callback(self._finished)
+        return await asyncio.shield(exchange)
+
+    def _finished(self, exchange: asyncio.Task[Answer]) -> None:
+        self._exchanges.discard(exchange)
+        self._turn.release()
+        if not exchange.cancelled():
+            exchange.exception()  # seen here, because the one who asked may be gone
+
+    async def _exchange(self, question: Question | None, timeout_seconds: float) -> Answer:
+        try:
+            async with asyncio.timeout(_START_SECONDS):
+                process = await self._ensure()
+            async with asyncio.timeout(timeout_seconds):
+                return await _ask(process, question)
+        except TimeoutError as error:
+            await self._kill()
+            raise SolverFailed(f"no answer within {timeout_seconds:g} s") from error
+        except (OSError, asyncio.IncompleteReadError) as error:
+            await self._kill()
+            raise SolverFailed("the solver's process ended") from error
+        except asyncio.CancelledError:
+            await self._kill()
+            raise
 
     async def stop(self) -> None:
-        """Kill the process."""
+        """Give up what is being solved and kill the process, for good."""
+        self._is_closed = True
+        exchanges = list(self._exchanges)
+        for exchange in exchanges:
+            exchange.cancel()
+        await asyncio.gather(*exchanges, return_exceptions=True)
+        await self._kill()
+
+    async def _kill(self) -> None:
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.kill()
@@ -86,20 +104,70 @@ class Worker:
         return self._process
 
 
-async def _ask(
-    process: asyncio.subprocess.Process, question: Question | None
-) -> Solution | Infeasible:
+class Worker:
+    """Solves one batch and one quote at a time, in two processes: nobody's question delays a tick.
+
+    Each process is started again after a failure, at the next question.
+    """
+
+    def __init__(self) -> None:
+        self._batches, self._quotes = _Lane(), _Lane()
+        self._warming: asyncio.Task[Answer] | None = None
+
+    async def start(self) -> None:
+        """Start the processes, so that their imports do not count against the first batch.
+
+        The one for quotes may come up later: a quote that is early waits for it.
+        """
+        await self._batches.ask(None, _START_SECONDS)
+        self._warming = asyncio.create_task(self._quotes.ask(None, _START_SECONDS))
+
+    async def solve(
+        self,
+        snapshot: Snapshot,
+        intents: Sequence[Intent],
+        terms: Terms,
+        timeout_seconds: float,
+    ) -> Solution:
+        """A checked solution of a batch, or SolverFailed."""
+        return _solved(await self._batches.ask((snapshot, tuple(intents), terms), timeout_seconds))
+
+    async def quote(
+        self,
+        snapshot: Snapshot,
+        intents: Sequence[Intent],
+        terms: Terms,
+        timeout_seconds: float,
+    ) -> Solution:
+        """The same for a client's question, or SolverFailed."""
+        return _solved(await self._quotes.ask((snapshot, tuple(intents), terms), timeout_seconds))
+
+    async def stop(self) -> None:
+        """Kill the processes."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
+        await asyncio.gather(self._batches.stop(), self._quotes.stop())
+
+
+def _solved(answer: Answer) -> Solution:
+    if isinstance(answer, Infeasible):
+        raise SolverFailed(f"{answer.code}: {answer.detail}")
+    return answer
+
+
+async def _ask(process: asyncio.subprocess.Process, question: Question | None) -> Answer:
     assert process.stdin is not None
     assert process.stdout is not None
     body = pickle.dumps(question, protocol=5)
     process.stdin.write(_HEADER.pack(len(body)) + body)
     await process.stdin.drain()
     (size,) = _HEADER.unpack(await process.stdout.readexactly(_HEADER.size))
-    answer: Solution | Infeasible = pickle.loads(await process.stdout.readexactly(size))
+    answer: Answer = pickle.loads(await process.stdout.readexactly(size))
     return answer
 
 
-def _answer(question: Question | None, memory: Memory) -> Solution | Infeasible:
+def _answer(question: Question | None, memory: Memory) -> Answer:
     if question is None:
         return Infeasible("ready", "")
     snapshot, intents, terms = question

@@ -158,8 +158,12 @@ class Admission(Struct, frozen=True):
 
 def check_swap(swap: Swap, policy: Admission) -> Rejection | None:
     """All rules that need no signature and no chain; the first that fails is the answer."""
-    checks = (_check_shape, _check_chain, _check_times, _check_quota)
-    for check in checks:
+    return check_terms(swap, policy) or _check_quota(swap, policy)
+
+
+def check_terms(swap: Swap, policy: Admission) -> Rejection | None:
+    """The rules about the order alone, whatever else is open: what may be signed at all."""
+    for check in (_check_shape, _check_chain, _check_times):
         refusal = check(swap, policy)
         if refusal is not None:
             return refusal
@@ -184,8 +188,9 @@ def _check_shape(swap: Swap, _: Admission) -> Rejection | None:
         return Rejection("zero_amount", "sellAmount must be positive", "/swap/sellAmount")
     if not 0 < swap.buy_amount <= UINT256_MAX:
         return Rejection("zero_amount", "buyAmount must be positive", "/swap/buyAmount")
-    if ZERO_ADDRESS in (swap.owner, swap.receiver):
-        return Rejection("zero_address", "owner and receiver must not be zero", "/swap/receiver")
+    for name, address in (("owner", swap.owner), ("receiver", swap.receiver)):
+        if address == ZERO_ADDRESS:
+            return Rejection("zero_address", f"{name} must not be zero", f"/swap/{name}")
     for name, value, zero in (
         ("account", swap.account, ZERO_BYTES32),
         ("extension", swap.extension, ZERO_BYTES32),

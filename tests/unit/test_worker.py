@@ -1,0 +1,98 @@
+"""The solver's processes: quotes beside batches, and clients that go away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from msgspec import Struct
+
+from solver.core.batch import Terms
+from solver.core.types import Intent
+from solver.core.venue import Snapshot
+from solver.worker import SolverFailed, Worker
+from tests.make import UNIT, A, B, pair, signed, snapshot, swap
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+QUESTION: tuple[Snapshot, tuple[Intent, ...], Terms] = (
+    snapshot([pair("p", A, B, 100 * UNIT, 100 * UNIT)]),
+    (signed(swap()),),
+    Terms(),
+)
+PATIENCE_SECONDS = 60.0
+
+
+def children() -> set[int]:
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(word) for task in tasks for word in task.read_text().split()}
+
+
+class Started(Struct, frozen=True):
+    """A worker and the process that solves its batches."""
+
+    worker: Worker
+    batches: int
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def started() -> AsyncIterator[Started]:
+    worker, others = Worker(), children()
+    await worker.start()
+    (batches,) = children() - others  # the process for quotes is not even begun
+    yield Started(worker, batches)
+    await worker.stop()
+    assert children() <= others
+
+
+async def test_a_quote_does_not_wait_for_a_batch(started: Started) -> None:
+    os.kill(started.batches, signal.SIGSTOP)
+    batch = asyncio.create_task(started.worker.solve(*QUESTION, PATIENCE_SECONDS))
+    try:
+        assert (await started.worker.quote(*QUESTION, PATIENCE_SECONDS)).fills
+        assert not batch.done()
+    finally:
+        os.kill(started.batches, signal.SIGCONT)
+    assert (await batch).fills
+
+
+async def test_who_goes_away_costs_nobody_a_process(started: Started) -> None:
+    worker = started.worker
+    await worker.quote(*QUESTION, PATIENCE_SECONDS)
+    before = children()
+    for _ in range(5):
+        asked, waiting = (
+            asyncio.create_task(worker.quote(*QUESTION, PATIENCE_SECONDS)) for _ in "ab"
+        )
+        await asyncio.sleep(0.002)
+        for task in (asked, waiting):
+            task.cancel()
+        await asyncio.gather(asked, waiting, return_exceptions=True)
+        assert asked.cancelled() and waiting.cancelled()
+    assert (await worker.quote(*QUESTION, PATIENCE_SECONDS)).fills
+    assert children() == before
+
+
+async def test_an_overrun_is_killed_and_the_next_question_answered(started: Started) -> None:
+    worker = started.worker
+    with pytest.raises(SolverFailed, match="no answer within"):
+        await worker.quote(*QUESTION, 1e-6)
+    assert (await worker.quote(*QUESTION, PATIENCE_SECONDS)).fills
+
+
+async def test_a_stopped_worker_starts_nothing() -> None:
+    worker, before = Worker(), children()
+    await worker.start()
+    solving = asyncio.create_task(worker.solve(*QUESTION, PATIENCE_SECONDS))
+    waiting = asyncio.create_task(worker.solve(*QUESTION, PATIENCE_SECONDS))
+    await asyncio.sleep(0)
+    await worker.stop()
+    with pytest.raises(asyncio.CancelledError):
+        await solving
+    with pytest.raises(SolverFailed, match="stopping"):
+        await waiting
+    assert children() == before
