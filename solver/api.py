@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
-import aiohttp
 import msgspec
 import structlog
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Struct
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
@@ -19,14 +20,20 @@ from solver.core.journal import Batched, Book, BundleRecord, IntentRecord
 from solver.core.lifecycle import BundleState, IntentState
 from solver.core.types import JsonObject, Rejection, Solution, Swap
 from solver.core.venue import Snapshot
+from solver.door import from_http, refuse
 from solver.wire import jsonio, v1
 from solver.wire.instance import swap_to_core
-from solver.wire.problem import CONTENT_TYPE, Problem, problem
+from solver.wire.problem import CONTENT_TYPE, Problem
 
 log = structlog.get_logger("thalweg.api")
 
 _JSON = "application/json"
 _DEFAULT_PAGE, _MAX_PAGE = 100, 1000
+_MAX_CURSOR_DIGITS = 12
+_ADDRESS = re.compile(r"0x[0-9a-f]{40}")
+_ID = {"type": "string", "pattern": "^0[xX][0-9a-fA-F]{64}$"}
+
+T = TypeVar("T")
 
 
 class Service(Protocol):
@@ -58,12 +65,31 @@ class Limits(Struct, frozen=True):
     max_pending_requests: int
 
 
+class Query(Struct, frozen=True):
+    """A parameter of a list and its JSON schema."""
+
+    name: str
+    schema: JsonObject
+
+
+class Ask(Struct, frozen=True):
+    """What a client asks: the id of the path, the query, the decoded body of the route's shape."""
+
+    id: str
+    query: dict[str, str]
+    body: Any
+
+
 Answer = tuple[int, Any]
-_Handler = Callable[["Api", web.Request], Awaitable[Answer]]
+_Handler = Callable[["Api", Ask], Awaitable[Answer]]
 
 
 class Route(Struct, frozen=True):
-    """One line of the API; the routes and their description come from the same list."""
+    """One line of the API; the routes and their description come from the same list.
+
+    ``refusals`` are the statuses of problems beyond those that every route has. An ``always`` route
+    is answered however much else is going on: it tells the operator what.
+    """
 
     method: str
     path: str
@@ -71,7 +97,9 @@ class Route(Struct, frozen=True):
     handler: _Handler
     answers: dict[int, Any]
     body: Any = None
-    query: tuple[tuple[str, str], ...] = ()
+    query: tuple[Query, ...] = ()
+    refusals: tuple[int, ...] = ()
+    always: bool = False
 
 
 class Api:
@@ -107,18 +135,27 @@ class Api:
             middlewares=[self._guard], client_max_size=self._limits.max_body_bytes
         )
         for route in ROUTES:
-            app.router.add_route(route.method, route.path, self._adapt(route))
+            if route.method == "GET":
+                app.router.add_get(route.path, self._adapt(route), allow_head=True)
+            else:
+                app.router.add_route(route.method, route.path, self._adapt(route))
         return app
 
     def _adapt(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
-            status, value = await route.handler(self, request)
-            if isinstance(value, Rejection):
-                return _refuse(value)
-            if isinstance(value, bytes):
-                return web.Response(body=value, status=status, content_type="text/plain")
-            body = msgspec.json.encode(value)
-            return web.Response(body=body, status=status, content_type=_JSON)
+            ask = await self._read(request, route)
+            if isinstance(ask, Rejection):
+                return refuse(ask)
+            # Slow bodies are above: whoever is still sending takes nobody's place.
+            if route.always:
+                return _respond(*await route.handler(self, ask))
+            if self._pending >= self._limits.max_pending_requests:
+                return refuse(Rejection("busy", "too many requests at once, try again"))
+            self._pending += 1
+            try:
+                return _respond(*await route.handler(self, ask))
+            finally:
+                self._pending -= 1
 
         return handle
 
@@ -126,33 +163,42 @@ class Api:
     async def _guard(
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
-        if self._pending >= self._limits.max_pending_requests:
-            return _refuse(Rejection("busy", "too many requests at once, try again"))
         started = time.monotonic()
-        self._pending += 1
+        response: web.StreamResponse
         try:
             async with asyncio.timeout(self._limits.request_timeout_seconds):
                 response = await handler(request)
         except TimeoutError:
-            response = _refuse(Rejection("timeout", "the request took too long"))
+            response = refuse(Rejection("timeout", "the request took too long"))
         except web.HTTPException as error:
-            response = _refuse(_from_http(error))
-        except (aiohttp.http_exceptions.HttpProcessingError, ConnectionError) as error:
-            response = _refuse(Rejection("bad_json", str(error)))
+            response = from_http(error)
+        except (HttpProcessingError, web.RequestPayloadError, ConnectionError) as error:
+            log.info("bad_body", path=request.path, reason=repr(error)[:200])
+            response = refuse(Rejection("bad_http", "the body cannot be read"))
+            response.force_close()
         except Exception:
             log.exception("request_failed", path=request.path)
-            response = _refuse(Rejection("internal", "a bug of ours; the log has it"))
-        finally:
-            self._pending -= 1
+            response = refuse(Rejection("internal", "a bug of ours; the log has it"))
         resource = request.match_info.route.resource
         path = resource.canonical if resource else "unknown"
         self._requests.labels(path, str(response.status)).inc()
         self._seconds.labels(path).observe(time.monotonic() - started)
         return response
 
+    async def _read(self, request: web.Request, route: Route) -> Ask | Rejection:
+        query = _query(request, route)
+        if isinstance(query, Rejection):
+            return query
+        body = await self._body(request, route.body) if route.body else None
+        if isinstance(body, Rejection):
+            return body
+        return Ask(request.match_info.get("id", "").lower(), query, body)
+
     async def _body(self, request: web.Request, shape: Any) -> Any:
         if request.content_type != _JSON:
             return Rejection("wrong_media_type", f"send {_JSON}")
+        if request.headers.getall("Content-Encoding", []):
+            return Rejection("unsupported_encoding", "send the body as it is")
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
@@ -160,33 +206,35 @@ class Api:
             return Rejection("body_too_large", f"at most {limit} bytes")
         return jsonio.decode(body, shape, self._limits.max_body_bytes)
 
-    async def submit(self, request: web.Request) -> Answer:
-        body = await self._body(request, v1.SubmitRequest)
-        if isinstance(body, Rejection):
-            return 0, body
-        swap = swap_to_core(body.swap)
+    async def submit(self, ask: Ask) -> Answer:
+        swap = swap_to_core(ask.body.swap)
         if isinstance(swap, Rejection):
             return 0, swap
-        outcome = await self._service.submit(swap, body.signature)
+        outcome = await self._service.submit(swap, ask.body.signature)
         if isinstance(outcome, Rejection):
             return 0, outcome
         record, is_new = outcome
         return (202 if is_new else 200), v1.intent_view(record, self._service.book)
 
-    async def get(self, request: web.Request) -> Answer:
-        record = self._service.book.intents.get(request.match_info["id"].lower())
+    async def get(self, ask: Ask) -> Answer:
+        record = self._service.book.intents.get(ask.id)
         if record is None:
-            return 0, Rejection("not_found", f"no intent {request.match_info['id']}"[:120])
+            return 0, Rejection("not_found", f"no intent {ask.id}"[:120])
         return 200, v1.intent_view(record, self._service.book)
 
-    async def list(self, request: web.Request) -> Answer:
-        page = _page(request)
+    async def list(self, ask: Ask) -> Answer:
+        page = _page(ask)
         if isinstance(page, Rejection):
             return 0, page
-        limit, after = page
-        state, owner = request.query.get("state"), request.query.get("owner", "").lower()
-        if state is not None and state not in {member.value for member in IntentState}:
-            return 0, Rejection("bad_query", f"state must be one of {_states()}", "/state")
+        limit, cursor = page
+        if not (cursor.isascii() and cursor.isdigit() and len(cursor) <= _MAX_CURSOR_DIGITS):
+            return 0, Rejection("bad_query", "cursor must be a whole number", "/cursor")
+        after = int(cursor)
+        state, owner = ask.query.get("state"), ask.query.get("owner", "").lower()
+        if state is not None and state not in _STATES:
+            return 0, Rejection("bad_query", f"state must be one of {', '.join(_STATES)}", "/state")
+        if "owner" in ask.query and not _ADDRESS.fullmatch(owner):
+            return 0, Rejection("bad_query", "owner must be 0x and 40 hex digits", "/owner")
         found = [
             record
             for record in self._service.book.intents.values()
@@ -199,17 +247,14 @@ class Api:
         views = [v1.intent_view(record, self._service.book) for record in shown]
         return 200, v1.IntentPage(views, more)
 
-    async def cancel(self, request: web.Request) -> Answer:
-        body = await self._body(request, v1.CancelRequest)
-        if isinstance(body, Rejection):
-            return 0, body
-        outcome = await self._service.cancel(request.match_info["id"].lower(), body.signature)
+    async def cancel(self, ask: Ask) -> Answer:
+        outcome = await self._service.cancel(ask.id, ask.body.signature)
         if isinstance(outcome, Rejection):
             return 0, outcome
         return 200, v1.intent_view(outcome, self._service.book)
 
-    async def typed_data(self, request: web.Request) -> Answer:
-        swap = await self._draft(request)
+    async def typed_data(self, ask: Ask) -> Answer:
+        swap = self._service.draft(ask.body)
         if isinstance(swap, Rejection):
             return 0, swap
         settlement = self._service.settlement(swap.sell_chain) or ""
@@ -221,8 +266,8 @@ class Api:
             self._service.cancel_typed_data(digest, swap.sell_chain),
         )
 
-    async def quote(self, request: web.Request) -> Answer:
-        swap = await self._draft(request)
+    async def quote(self, ask: Ask) -> Answer:
+        swap = self._service.draft(ask.body)
         if isinstance(swap, Rejection):
             return 0, swap
         solution = await self._service.quote(swap)
@@ -231,28 +276,24 @@ class Api:
         digest = digest_of(swap, self._service.settlement(swap.sell_chain) or "")
         return 200, v1.quote_view(swap, digest, solution)
 
-    async def _draft(self, request: web.Request) -> Any:
-        body = await self._body(request, v1.Draft)
-        return body if isinstance(body, Rejection) else self._service.draft(body)
-
-    async def venues(self, request: web.Request) -> Answer:
+    async def venues(self, ask: Ask) -> Answer:
         return 200, self._service.venues
 
-    async def graph(self, request: web.Request) -> Answer:
+    async def graph(self, ask: Ask) -> Answer:
         snapshot = self._service.snapshot
         if snapshot is None:
             return 0, Rejection("not_ready", "there is no snapshot of the market yet")
         return 200, v1.graph_view(snapshot)
 
-    async def batches(self, request: web.Request) -> Answer:
-        page = _page(request)
-        if isinstance(page, Rejection):
-            return 0, page
-        newest = list(self._service.book.batches.values())[::-1][: page[0]]
-        return 200, v1.BatchPage([self._batch(batch) for batch in newest])
+    async def batches(self, ask: Ask) -> Answer:
+        found = _newest(self._service.book.batches, ask)
+        if isinstance(found, Rejection):
+            return 0, found
+        shown, more = found
+        return 200, v1.BatchPage([self._batch(batch) for batch in shown], more)
 
-    async def batch(self, request: web.Request) -> Answer:
-        batch = self._service.book.batches.get(request.match_info["id"].lower())
+    async def batch(self, ask: Ask) -> Answer:
+        batch = self._service.book.batches.get(ask.id)
         if batch is None:
             return 0, Rejection("not_found", "no such batch")
         return 200, self._batch(batch)
@@ -265,25 +306,24 @@ class Api:
         ]
         return v1.batch_view(batch, own)
 
-    async def settlements(self, request: web.Request) -> Answer:
-        page = _page(request)
-        if isinstance(page, Rejection):
-            return 0, page
-        newest = list(self._service.book.bundles.values())[::-1][: page[0]]
-        return 200, [v1.bundle_view(record) for record in newest]
+    async def settlements(self, ask: Ask) -> Answer:
+        found = _newest(self._service.book.bundles, ask)
+        if isinstance(found, Rejection):
+            return 0, found
+        return 200, [v1.bundle_view(record) for record in found[0]]
 
-    async def info(self, request: web.Request) -> Answer:
+    async def info(self, ask: Ask) -> Answer:
         return 200, self._service.info
 
-    async def health(self, request: web.Request) -> Answer:
+    async def health(self, ask: Ask) -> Answer:
         return 200, v1.Health("ok", [])
 
-    async def ready(self, request: web.Request) -> Answer:
+    async def ready(self, ask: Ask) -> Answer:
         troubles = self._service.troubles
         status = 503 if troubles else 200
         return status, v1.Health("degraded" if troubles else "ok", troubles)
 
-    async def metrics(self, request: web.Request) -> Answer:
+    async def metrics(self, ask: Ask) -> Answer:
         book = self._service.book
         for state in IntentState:
             count = sum(record.state is state for record in book.intents.values())
@@ -296,39 +336,51 @@ class Api:
         self._excluded.set(sum(bool(venue.reason) for venue in self._service.venues))
         return 200, generate_latest(self._registry)
 
-    async def openapi(self, request: web.Request) -> Answer:
+    async def openapi(self, ask: Ask) -> Answer:
         return 200, openapi(self._service.info.version)
 
 
-_PAGE = (("limit", "integer"), ("cursor", "string"))
+_PAGE = (
+    Query("limit", {"type": "integer", "minimum": 1, "maximum": _MAX_PAGE}),
+    Query("cursor", {"type": "string", "description": "Where the page before ended"}),
+)
+_STATES = tuple(state.value for state in IntentState)
+_FILTERS = (
+    Query("state", {"type": "string", "enum": list(_STATES)}),
+    Query("owner", {"type": "string", "pattern": "^0x[0-9a-fA-F]{40}$"}),
+)
+_SENT = (413, 415, 422)
 
 ROUTES = (
     Route("POST", "/v1/intents", "Submit a signed intent; 202 once it is durable, 200 when known",
-          Api.submit, {202: v1.IntentView, 200: v1.IntentView}, v1.SubmitRequest),
+          Api.submit, {202: v1.IntentView, 200: v1.IntentView}, v1.SubmitRequest, (), _SENT),
     Route("GET", "/v1/intents", "List intents in the order of acceptance", Api.list,
-          {200: v1.IntentPage}, None, (*_PAGE, ("state", "string"), ("owner", "string"))),
-    Route("GET", "/v1/intents/{id}", "One intent", Api.get, {200: v1.IntentView}),
+          {200: v1.IntentPage}, None, (*_PAGE, *_FILTERS)),
+    Route("GET", "/v1/intents/{id}", "One intent", Api.get, {200: v1.IntentView}, refusals=(404,)),
     Route("POST", "/v1/intents/{id}/cancel", "Cancel an open intent with its owner's signature",
-          Api.cancel, {200: v1.IntentView}, v1.CancelRequest),
+          Api.cancel, {200: v1.IntentView}, v1.CancelRequest, (), (404, 409, *_SENT)),
     Route("POST", "/v1/typed-data", "Complete a draft and get what the wallet signs",
-          Api.typed_data, {200: v1.TypedData}, v1.Draft),
+          Api.typed_data, {200: v1.TypedData}, v1.Draft, (), (*_SENT, 503)),
     Route("POST", "/v1/quote", "What a draft would get now, alone, with its certificate",
-          Api.quote, {200: v1.QuoteView}, v1.Draft),
+          Api.quote, {200: v1.QuoteView}, v1.Draft, (), (*_SENT, 503)),
     Route("GET", "/v1/venues", "Venues and why some are left out", Api.venues,
           {200: list[v1.VenueView]}),
-    Route("GET", "/v1/graph", "The venue-liquidity graph", Api.graph, {200: v1.GraphView}),
-    Route("GET", "/v1/batches", "Batches, the newest first", Api.batches, {200: v1.BatchPage},
-          None, (("limit", "integer"),)),
+    Route("GET", "/v1/graph", "The venue-liquidity graph", Api.graph, {200: v1.GraphView},
+          refusals=(503,)),
+    Route("GET", "/v1/batches", "Batches, the newest first; the cursor is the id of the last one",
+          Api.batches, {200: v1.BatchPage}, None, _PAGE),
     Route("GET", "/v1/batches/{id}", "One batch with certificate and bundles", Api.batch,
-          {200: v1.BatchView}),
-    Route("GET", "/v1/settlements", "Transactions, the newest first", Api.settlements,
-          {200: list[v1.BundleView]}, None, (("limit", "integer"),)),
+          {200: v1.BatchView}, refusals=(404,)),
+    Route("GET", "/v1/settlements",
+          "Transactions, the newest first; the cursor is the id of the last one",
+          Api.settlements, {200: list[v1.BundleView]}, None, _PAGE),
     Route("GET", "/v1/info", "Chains, contracts and tokens", Api.info, {200: v1.Info}),
-    Route("GET", "/v1/health", "Whether the process answers", Api.health, {200: v1.Health}),
+    Route("GET", "/v1/health", "Whether the process answers", Api.health, {200: v1.Health},
+          always=True),
     Route("GET", "/v1/ready", "Whether batches are being settled", Api.ready,
-          {200: v1.Health, 503: v1.Health}),
+          {200: v1.Health, 503: v1.Health}, always=True),
     Route("GET", "/v1/openapi.json", "This description", Api.openapi, {200: dict[str, Any]}),
-    Route("GET", "/metrics", "Prometheus metrics", Api.metrics, {200: str}),
+    Route("GET", "/metrics", "Prometheus metrics", Api.metrics, {200: str}, always=True),
 )  # fmt: skip
 
 
@@ -355,19 +407,25 @@ def openapi(version: str) -> JsonObject:
 
 def _operation(route: Route, schemas: dict[str, Any]) -> JsonObject:
     media = "text/plain" if route.path == "/metrics" else _JSON
-    answers = {
+    answers: JsonObject = {
         str(status): {
             "description": route.summary,
             "content": {media: {"schema": schemas[str(shape)]}},
         }
         for status, shape in route.answers.items()
     }
-    answers["default"] = {
+    refusal = {
         "description": "A problem document",
         "content": {CONTENT_TYPE: {"schema": schemas[str(Problem)]}},
     }
-    named = [{"name": "id", "in": "path", "required": True, "schema": {"type": "string"}}]
-    asked = [{"name": name, "in": "query", "schema": {"type": kind}} for name, kind in route.query]
+    retry = {"Retry-After": {"schema": {"type": "integer"}, "description": "Seconds"}}
+    busy = () if route.always else (429,)
+    for status in sorted({400, 408, 500, *busy, *route.refusals}):
+        headers = {"headers": retry} if status in (429, 503) else {}
+        answers.setdefault(str(status), {**refusal, **headers})
+    answers["default"] = refusal
+    named = [{"name": "id", "in": "path", "required": True, "schema": _ID}]
+    asked = [{"name": query.name, "in": "query", "schema": query.schema} for query in route.query]
     found: JsonObject = {
         "operationId": route.handler.__name__,
         "summary": route.summary,
@@ -380,33 +438,50 @@ def _operation(route: Route, schemas: dict[str, Any]) -> JsonObject:
     return found
 
 
-def _page(request: web.Request) -> tuple[int, int] | Rejection:
-    """The page's length and the number after which it starts."""
-    limit, cursor = request.query.get("limit", str(_DEFAULT_PAGE)), request.query.get("cursor", "0")
-    for name, text in (("limit", limit), ("cursor", cursor)):
-        if not (text.isascii() and text.isdigit() and len(text) <= 12):
-            return Rejection("bad_query", f"{name} must be a whole number", f"/{name}")
-    if not 1 <= int(limit) <= _MAX_PAGE:
+def _query(request: web.Request, route: Route) -> dict[str, str] | Rejection:
+    """The query; a parameter that is unknown or comes twice would be ignored silently elsewhere."""
+    known = [query.name for query in route.query]
+    found: dict[str, str] = {}
+    for name, text in request.query.items():
+        place = f"/{jsonio.escape(name)}"
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            return Rejection("bad_query", f"unknown parameter; there are: {listed}", place)
+        if name in found:
+            return Rejection("bad_query", f"{name} comes twice", place)
+        found[name] = text
+    return found
+
+
+def _page(ask: Ask) -> tuple[int, str] | Rejection:
+    """The page's length and the cursor after which it starts."""
+    limit = ask.query.get("limit", str(_DEFAULT_PAGE))
+    digits = limit.isascii() and limit.isdigit() and len(limit) <= len(str(_MAX_PAGE))
+    if not digits or not 1 <= int(limit) <= _MAX_PAGE:
         return Rejection("bad_query", f"limit must be in [1, {_MAX_PAGE}]", "/limit")
-    return int(limit), int(cursor)
+    return int(limit), ask.query.get("cursor", "0")
 
 
-def _states() -> str:
-    return ", ".join(member.value for member in IntentState)
+def _newest(records: Mapping[str, T], ask: Ask) -> tuple[list[T], str] | Rejection:
+    """A page of what is only ever added to, the newest first, and the cursor of the next page."""
+    page = _page(ask)
+    if isinstance(page, Rejection):
+        return page
+    limit, cursor = page
+    keys = list(records)[::-1]
+    start = 0
+    if "cursor" in ask.query:
+        if cursor.lower() not in records:
+            return Rejection("bad_query", "cursor must be the id of an entry", "/cursor")
+        start = keys.index(cursor.lower()) + 1
+    shown = keys[start : start + limit]
+    more = shown[-1] if len(keys) > start + limit else ""
+    return [records[key] for key in shown], more
 
 
-def _refuse(rejection: Rejection) -> web.Response:
-    document = problem(rejection)
-    return web.Response(
-        body=msgspec.json.encode(document), status=document.status, content_type=CONTENT_TYPE
-    )
-
-
-def _from_http(error: web.HTTPException) -> Rejection:
-    if error.status == 404:
-        return Rejection("not_found", "no such path; see /v1/openapi.json")
-    if error.status == 405:
-        return Rejection("method_not_allowed", "another method is expected here")
-    if error.status == 413:
-        return Rejection("body_too_large", "the body is too large")
-    return Rejection("bad_json", error.reason)
+def _respond(status: int, value: Any) -> web.Response:
+    if isinstance(value, Rejection):
+        return refuse(value)
+    if isinstance(value, bytes):
+        return web.Response(body=value, status=status, content_type="text/plain")
+    return web.Response(body=msgspec.json.encode(value), status=status, content_type=_JSON)

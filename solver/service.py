@@ -5,18 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from importlib.metadata import version
+from pathlib import Path
 
-from aiohttp import web
-
+from solver import devnet
 from solver.api import Api, Limits
-from solver.config import Config
+from solver.config import Config, Installed, VenueConfig, load
 from solver.core.journal import Book, IntentRecord
 from solver.core.types import JsonObject, Rejection, Solution, Swap, TokenId
 from solver.core.venue import Snapshot
 from solver.daemon import Daemon
+from solver.door import DoorLimits, listening
 from solver.intake import blank_swap, cancel_typed_data
+from solver.market import VenueError, build_venue, installed_kinds
 from solver.startup import StartError, running
 from solver.wire import v1
 from solver.wire.jsonio import amount
@@ -85,6 +87,7 @@ class DaemonService:
                 pointer = "/" + name.replace("_a", "A").replace("_f", "F")
                 return Rejection("bad_amount", "not a canonical decimal below 2^256", pointer)
             fields[name] = value
+        stated = frozenset(name for name in fields if getattr(draft, name))
         owner, receiver = _address(draft.owner), _address(draft.receiver or draft.owner)
         sell, buy = _address(draft.sell_asset), _address(draft.buy_asset)
         for name, address in (
@@ -107,7 +110,9 @@ class DaemonService:
             fields["nonce"],
             fields["max_fee"],
         )
-        return self._daemon.intake.complete(swap, draft.lifetime_seconds, draft.slippage_bps)
+        return self._daemon.intake.complete(
+            swap, draft.lifetime_seconds, draft.slippage_bps, stated
+        )
 
     def cancel_typed_data(self, digest: str, chain: int) -> JsonObject:
         """What an owner signs to cancel."""
@@ -126,36 +131,55 @@ class DaemonService:
         return await self._daemon.intake.quote(swap)
 
 
+def checked_config(path: Path | None = None) -> Config:
+    """The file, checked against what is installed here as well. Raises ConfigError."""
+    return load(path, Installed(local_names(), tuple(installed_kinds()), _build))
+
+
+def local_names() -> frozenset[str]:
+    """The contracts that every local chain has; known before one is started."""
+    tokens = (symbol for symbol, _ in devnet.TOKENS)
+    others = ("verifier", "settlement", "holder", "escrow", "WETH-USDC-book", "bridge")
+    return frozenset((*tokens, *devnet.PAIRS, *others))
+
+
+def _build(venue: VenueConfig, addresses: Mapping[str, str]) -> None:
+    try:
+        build_venue(venue.name, venue.kind, venue.chain, venue.options, addresses)
+    except VenueError as error:
+        raise ValueError(str(error).removeprefix(f"venue {venue.name}: ")) from error
+
+
 @contextlib.asynccontextmanager
 async def serving(config: Config) -> AsyncIterator[tuple[Daemon, str]]:
     """A ticking daemon with its HTTP door open, and the URL of the door. Raises StartError."""
     async with running(config) as daemon:
+        server = config.server
         limits = Limits(
-            config.server.max_body_bytes,
-            config.server.request_timeout_seconds,
-            config.server.max_pending_requests,
+            server.max_body_bytes, server.request_timeout_seconds, server.max_pending_requests
         )
         api = Api(DaemonService(daemon), limits)
-        runner = web.AppRunner(api.application(), access_log=None, shutdown_timeout=2.0)
-        await runner.setup()
+        door = DoorLimits(server.max_connections, server.header_timeout_seconds)
         stop = asyncio.Event()
-        ticking: asyncio.Task[None] | None = None
-        try:
-            site = web.TCPSite(runner, config.server.host, config.server.port)
+        async with contextlib.AsyncExitStack() as stack:
             try:
-                await site.start()
-            except OSError as error:
-                where = f"{config.server.host}:{config.server.port}"
-                raise StartError(f"cannot listen on {where}: {error.strerror}") from error
+                host, port = await stack.enter_async_context(
+                    listening(api.application(), server.host, server.port, door)
+                )
+            except (OSError, UnicodeError) as error:
+                where = f"{server.host}:{server.port}"
+                reason = getattr(error, "strerror", None) or error
+                raise StartError(f"cannot listen on {where}: {reason}") from error
             ticking = asyncio.create_task(daemon.run(stop))
-            host, port = runner.addresses[0][:2]
+            stack.push_async_callback(_stopped, ticking, stop)
             async with _fail_with(ticking):
-                yield daemon, f"http://{host}:{port}"
-        finally:
-            await runner.cleanup()
-            stop.set()
-            if ticking is not None:
-                await asyncio.gather(ticking, return_exceptions=True)
+                yield daemon, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+async def _stopped(ticking: asyncio.Task[None], stop: asyncio.Event) -> None:
+    """Let the tick that has begun finish."""
+    stop.set()
+    await asyncio.gather(ticking, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager
@@ -172,11 +196,17 @@ async def _fail_with(ticking: asyncio.Task[None]) -> AsyncIterator[None]:
     try:
         yield
     except asyncio.CancelledError:
-        if ticking.done() and ticking.exception() is not None:
-            raise RuntimeError("the ticks ended") from ticking.exception()
+        _raise_what_ended(ticking)
         raise
     finally:
         ticking.remove_done_callback(ended)
+    # The body may have ended by itself before it noticed.
+    _raise_what_ended(ticking)
+
+
+def _raise_what_ended(ticking: asyncio.Task[None]) -> None:
+    if ticking.done() and not ticking.cancelled() and ticking.exception() is not None:
+        raise RuntimeError("the ticks ended") from ticking.exception()
 
 
 def _info(daemon: Daemon) -> v1.Info:

@@ -1,10 +1,13 @@
-"""What the tests of a whole daemon share: its config, orders, foreign transactions, balances."""
+"""What the tests of a whole daemon share: config, orders, foreign transactions, patience."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import time
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -22,15 +25,22 @@ from solver.intake import blank_swap
 HERE, THERE = 31337, 31338
 _NONCES = itertools.count(1)
 
+T = TypeVar("T")
+
+#: For what happens in a second or two: on a busy machine it takes longer, and a failure may wait.
+PATIENCE_SECONDS = 60.0
+_POLL_SECONDS = 0.05
+
 
 def config_in(directory: Path, tick_seconds: float = 0.1, **batch: float) -> configs.Config:
-    """The shipped config with a free port and a directory of its own; ``batch`` replaces keys."""
+    """The shipped config with a free port, its own directory and patience; ``batch`` replaces keys."""
     base = configs.load(configs.DEFAULT_PATH)
     return replace(
         base,
         server=replace(base.server, port=0),
         storage=replace(base.storage, directory=str(directory)),
         batch=replace(base.batch, tick_seconds=tick_seconds, **batch),
+        limits=replace(base.limits, venue_timeout_seconds=10.0),
     )
 
 
@@ -122,3 +132,17 @@ def record_of(daemon: Daemon, digest: str) -> IntentRecord:
 def states_of(daemon: Daemon, *digests: str) -> list[str]:
     """The states of intents."""
     return [record_of(daemon, digest).state.value for digest in digests]
+
+
+async def eventually(
+    look: Callable[[], Awaitable[T]],
+    is_done: Callable[[T], bool],
+    seconds: float = PATIENCE_SECONDS,
+) -> T:
+    """What ``look`` sees once it ``is_done``, or the last it saw when the time is up."""
+    deadline = time.monotonic() + seconds
+    seen = await look()
+    while not is_done(seen) and time.monotonic() < deadline:
+        await asyncio.sleep(_POLL_SECONDS)
+        seen = await look()
+    return seen
