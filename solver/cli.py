@@ -1,7 +1,11 @@
 """The command ``thalweg``.
 
 Exit codes: 0 done; 1 nothing could be filled, or the intent is not settled; 2 bad input or refused;
-3 the daemon, a chain, a port or a program that is needed is not there.
+3 the daemon, a chain, a port or a program that is needed is not there, or the daemon failed.
+
+With ``--json`` standard output is one JSON document, an error too: an object with ``code`` and
+``detail``, and ``pointer`` or ``mistakes`` where there are any. Its one line for people is on
+standard error in either case.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import tempfile
 import time
 from collections.abc import Coroutine, Sequence
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, TypeVar, cast
 
 import aiohttp
 import msgspec
@@ -25,6 +29,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from typer.core import TyperGroup
 
 from solver import config as configs
 from solver import demo as shows
@@ -34,19 +39,70 @@ from solver.core.batch import solve_batch
 from solver.core.program import ProgramError
 from solver.core.types import JsonObject, Kind, Rejection, Solution
 from solver.daemon import Daemon
-from solver.market import installed_kinds
-from solver.service import serving
+from solver.service import checked_config, serving
 from solver.startup import StartError
 from solver.wire import cow, instance, jsonio, v1
 
 EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT, EXIT_NOT_THERE = 0, 1, 2, 3
+_SERVER_ERROR = 500
+# Typer carries click's classes under private names; this is ClickException.
+_USAGE_ERROR = cast("type[typer.BadParameter]", typer.BadParameter.__mro__[2])
 _MAX_FILE_BYTES = 64 * 1024 * 1024
 _QUOTE_SLIPPAGE_BPS = 5_000
 _URL = "http://127.0.0.1:8645"
 
 T = TypeVar("T")
 
+
+class _Failed(Exception):
+    """What ends a command before it is done."""
+
+    def __init__(
+        self, code: str, detail: str, pointer: str = "", exit_code: int = EXIT_BAD_INPUT
+    ) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.pointer, self.exit_code = code, detail, pointer, exit_code
+
+
+class _Commands(TyperGroup):
+    """All commands, with one way to fail."""
+
+    def main(
+        self,
+        args: Sequence[str] | None = None,
+        prog_name: str | None = None,
+        complete_var: str | None = None,
+        standalone_mode: bool = True,
+        windows_expand_args: bool = True,
+        **extra: Any,
+    ) -> Any:
+        """Run one; with ``--json`` a wrong command line is an object like every other error."""
+        words = list(sys.argv[1:] if args is None else args)
+        as_json = "--json" in words
+        try:
+            code = super().main(
+                words,
+                prog_name,
+                complete_var,
+                standalone_mode and not as_json,
+                windows_expand_args,
+                **extra,
+            )
+        except _Failed as error:
+            failed = error
+        except _USAGE_ERROR as error:
+            failed = _Failed("bad_usage", error.format_message())
+        else:
+            sys.exit(code or EXIT_DONE)
+        typer.echo(f"error: {failed.detail}", err=True)
+        if as_json:
+            answer = {"code": failed.code, "detail": failed.detail}
+            _print_json(answer | ({"pointer": failed.pointer} if failed.pointer else {}))
+        sys.exit(failed.exit_code)
+
+
 app = typer.Typer(
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Intent solver with proofs. Exit codes: 0 done, 1 not filled, 2 bad input, 3 not there.",
@@ -60,9 +116,9 @@ _Account = Annotated[int, typer.Option(min=0, help="Test account of the local ch
 @app.command()
 def run(config: _Config = None, as_json: _Json = False) -> None:
     """Start the daemon and stay up until SIGINT or SIGTERM."""
-    loaded = _load(config)
+    loaded = _load(config, as_json)
     _log_to_stderr(logging.INFO)
-    _guarded(_run(loaded, as_json))
+    _guarded(_run(loaded, as_json), as_json)
 
 
 async def _run(config: configs.Config, as_json: bool) -> None:
@@ -104,7 +160,7 @@ def demo(as_json: _Json = False) -> None:
     _log_to_stderr(logging.ERROR)
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="thalweg-demo-") as directory:
-        rows = _guarded(_demo(directory, as_json))
+        rows = _guarded(_demo(directory, as_json), as_json)
     seconds = time.monotonic() - started
     if as_json:
         _print_json(shows.as_json(rows, seconds))
@@ -172,19 +228,17 @@ def solve(
     try:
         body = file.read_bytes()
     except OSError as error:
-        raise _refuse(f"{file}: {error.strerror}") from error
+        raise _Failed("no_file", f"{file}: {error.strerror}") from error
     probe = jsonio.decode(body, dict, _MAX_FILE_BYTES)
     if isinstance(probe, Rejection):
-        raise _refuse(f"{file}: {probe.code}: {probe.detail}")
+        raise _Failed(probe.code, f"{file}: {probe.code}: {probe.detail}", probe.pointer)
     try:
         if "format" in probe:
             answer, solution = _solve_instance(body)
         else:
             answer, solution = _solve_auction(body, chain)
-    except ProgramError as error:
-        raise _refuse(f"{file}: {error}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise _refuse(f"{file}: {error}") from error
+    except (ProgramError, ValueError, KeyError, TypeError) as error:
+        raise _Failed("bad_file", f"{file}: {error}") from error
     for warning in answer.get("warnings", ()):
         typer.echo(f"warning: {warning}", err=True)
     if as_json or "format" not in probe:
@@ -264,7 +318,7 @@ def quote(
         draft = replace(draft, slippage_bps=_QUOTE_SLIPPAGE_BPS)
         return await client.ask("POST", "/v1/quote", v1.QuoteView, draft)
 
-    view = _call(url, work)
+    view = _call(url, work, as_json)
     if as_json:
         _print_json(view)
     else:
@@ -306,7 +360,7 @@ def submit(
         data = await client.draft(draft)
         return await client.submit(data.swap, devnet.user(account))
 
-    view = _call(url, work)
+    view = _call(url, work, as_json)
     if as_json:
         _print_json(view)
     else:
@@ -331,7 +385,7 @@ def status(
                 return view
             await asyncio.sleep(0.1)
 
-    view = _call(url, work)
+    view = _call(url, work, as_json)
     if as_json:
         _print_json(view)
     else:
@@ -352,7 +406,7 @@ def explain(
     as_json: _Json = False,
 ) -> None:
     """Why an intent is not filled: the best reachable rate, its limit, what binds."""
-    view = _call(url, lambda client: client.intent(identity))
+    view = _call(url, lambda client: client.intent(identity), as_json)
     reason = view.reason
     if as_json:
         _print_json({"id": view.id, "state": view.state, "code": view.code, "reason": reason})
@@ -383,14 +437,14 @@ def cancel(
     async def work(client: Client) -> v1.IntentView:
         return await client.cancel(await client.intent(identity), devnet.user(account))
 
-    view = _call(url, work)
+    view = _call(url, work, as_json)
     _print_json(view) if as_json else typer.echo(view.state)
 
 
 @app.command()
 def venues(url: _Url = _URL, as_json: _Json = False) -> None:
     """The daemon's venues, and why some are left out."""
-    views = _call(url, lambda client: client.ask("GET", "/v1/venues", list[v1.VenueView]))
+    views = _call(url, lambda client: client.ask("GET", "/v1/venues", list[v1.VenueView]), as_json)
     if as_json:
         _print_json(views)
         return
@@ -413,27 +467,7 @@ def check_config(
     as_json: _Json = False,
 ) -> None:
     """Read a config file and name everything that is wrong with it."""
-    try:
-        config = configs.load(file)
-        kinds = installed_kinds()
-        unknown = [venue for venue in config.venue if venue.kind not in kinds]
-        mistakes = [
-            configs.Mistake(
-                0,
-                f"venue.{venue.name}.kind",
-                f"no adapter {venue.kind!r} is installed",
-                f"there are: {', '.join(kinds)}",
-            )
-            for venue in unknown
-        ]
-        if mistakes:
-            raise configs.ConfigError(str(file or "config.toml"), mistakes)
-    except configs.ConfigError as error:
-        if as_json:
-            _print_json({"ok": False, "mistakes": error.mistakes})
-        else:
-            typer.echo(str(error), err=True)
-        raise typer.Exit(EXIT_BAD_INPUT) from error
+    config = _load(file, as_json)
     if as_json:
         _print_json({"ok": True, "mistakes": []})
     else:
@@ -455,13 +489,14 @@ async def _draft(
     limit: str = "",
 ) -> v1.Draft:
     if account >= devnet.user_count():
-        raise _refuse(f"there are test accounts 0 to {devnet.user_count() - 1}")
+        raise _Failed("no_account", f"there are test accounts 0 to {devnet.user_count() - 1}")
     tokens = {(token.symbol, token.chain): token for token in (await client.info()).tokens}
     ends = []
     for symbol, where in ((sell, chain), (buy, to_chain or chain)):
         if (symbol, where) not in tokens:
             known = ", ".join(sorted(name for name, number in tokens if number == where))
-            raise _refuse(f"no token {symbol} on chain {where}; known: {known or 'none'}")
+            detail = f"no token {symbol} on chain {where}; known: {known or 'none'}"
+            raise _Failed("unknown_asset", detail)
         ends.append(tokens[symbol, where])
     fixed, other = (ends[1], ends[0]) if exact_out else (ends[0], ends[1])
     given, bound = _base_units(amount, fixed.decimals), _base_units(limit, other.decimals)
@@ -484,34 +519,45 @@ def _base_units(text: str, decimals: int) -> str:
     whole, _, fraction = text.partition(".")
     plain = (whole + fraction).isascii() and (whole + fraction).isdigit()
     if not plain or len(fraction) > decimals or len(whole) > 60:
-        raise _refuse(f"{text[:80]!r} is not an amount with at most {decimals} decimals")
+        detail = f"{text[:80]!r} is not an amount with at most {decimals} decimals"
+        raise _Failed("bad_amount", detail)
     return str(int(whole + fraction.ljust(decimals, "0")))
 
 
-def _call(url: str, work: Any) -> Any:
+def _call(url: str, work: Any, as_json: bool) -> Any:
     async def connected() -> Any:
         async with aiohttp.ClientSession() as session:
             return await work(Client(url, session))
 
-    return _guarded(connected())
+    return _guarded(connected(), as_json)
 
 
-def _guarded(work: Coroutine[Any, Any, T]) -> T:
+def _guarded(work: Coroutine[Any, Any, T], as_json: bool) -> T:
     """Run to the end; what is missing is one line and exit code 3, a refusal exit code 2."""
     try:
         return asyncio.run(work)
     except (NoAnswer, StartError) as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(EXIT_NOT_THERE) from error
+        code = "no_answer" if isinstance(error, NoAnswer) else "cannot_start"
+        raise _Failed(code, str(error), exit_code=EXIT_NOT_THERE) from error
     except Refused as error:
-        raise _refuse(str(error)) from error
+        problem = error.problem
+        broken = problem.status >= _SERVER_ERROR
+        raise _Failed(
+            problem.code,
+            str(error),
+            problem.pointer,
+            EXIT_NOT_THERE if broken else EXIT_BAD_INPUT,
+        ) from error
 
 
-def _load(path: Path | None) -> configs.Config:
+def _load(path: Path | None, as_json: bool) -> configs.Config:
     try:
-        return configs.load(path)
+        return checked_config(path)
     except configs.ConfigError as error:
         typer.echo(str(error), err=True)
+        if as_json:
+            mistakes = {"ok": False, "mistakes": error.mistakes}
+            _print_json({"code": "bad_config", "detail": str(error), **mistakes})
         raise typer.Exit(EXIT_BAD_INPUT) from error
 
 
@@ -530,11 +576,6 @@ def _log_to_stderr(level: int) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-
-
-def _refuse(message: str) -> typer.Exit:
-    typer.echo(f"error: {message}", err=True)
-    return typer.Exit(EXIT_BAD_INPUT)
 
 
 def main() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import msgspec
 from msgspec import Struct
+from yarl import URL
 
 from solver.chain import Wallet
 from solver.core.intent import cancel_digest, digest_of
@@ -52,13 +54,14 @@ class Client:
         try:
             async with self._session.request(
                 method,
-                self.url + path,
+                # As it is: what an id contains must not lead to another path.
+                URL(self.url + path, encoded=True),
                 data=data,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=30),
             ) as response:
                 return Reply(response.status, await response.read())
-        except (aiohttp.ClientError, TimeoutError) as error:
+        except (aiohttp.ClientError, TimeoutError, ValueError) as error:
             raise NoAnswer(f"no daemon answers at {self.url}: {error}") from error
 
     async def ask(self, method: str, path: str, shape: type[T], body: Any = None) -> T:
@@ -77,7 +80,7 @@ class Client:
 
     async def intent(self, identity: str) -> v1.IntentView:
         """One intent."""
-        return await self.ask("GET", f"/v1/intents/{identity}", v1.IntentView)
+        return await self.ask("GET", f"/v1/intents/{quote(identity, safe='')}", v1.IntentView)
 
     async def draft(self, draft: v1.Draft) -> v1.TypedData:
         """A completed draft with its id."""
@@ -103,7 +106,10 @@ class Client:
         digest = cancel_digest(view.id, chain, await self._settlement(chain))
         signature = "0x" + wallet.sign_digest(digest).hex()
         return await self.ask(
-            "POST", f"/v1/intents/{view.id}/cancel", v1.IntentView, v1.CancelRequest(signature)
+            "POST",
+            f"/v1/intents/{quote(view.id, safe='')}/cancel",
+            v1.IntentView,
+            v1.CancelRequest(signature),
         )
 
     async def _settlement(self, chain: int) -> str:

@@ -49,7 +49,7 @@ CASES: tuple[Case, ...] = (
     Case("partly filled", 4, ("WETH", B), ("USDC", B), "200", "488000", partial=True, ends="open"),
     Case("cross-chain", 2, ("WETH", A), ("USDC", B), "2", slippage_bps=600),
     Case("cancelled", 5, ("WETH", A), ("USDC", A), "1", "9000", ends="cancelled"),
-    Case("expired", 5, ("WETH", A), ("USDC", A), "1", "9000", lifetime_seconds=2, ends="expired"),
+    Case("expired", 5, ("WETH", A), ("USDC", A), "1", "9000", lifetime_seconds=5, ends="expired"),
     Case("bad signature", 5, ("WETH", A), ("USDC", A), "1", ends="refused"),
     Case("out of reach", 5, ("WETH", A), ("USDC", A), "1", "3000", ends="open"),
     Case("stablecoins", 3, ("DAI", A), ("USDC", A), "10000", slippage_bps=300),
@@ -81,7 +81,12 @@ class Shown(Struct, frozen=True):
 Report = Callable[[Sequence[Shown]], None]
 
 
-async def play(daemon: Daemon, url: str, report: Report = lambda rows: None) -> list[Shown]:
+async def play(
+    daemon: Daemon,
+    url: str,
+    report: Report = lambda rows: None,
+    patience_seconds: float = _PATIENCE_SECONDS,
+) -> list[Shown]:
     """Submit everything, watch until each case has shown what it is for, return the last rows."""
     async with aiohttp.ClientSession() as session:
         client = Client(url, session)
@@ -89,7 +94,7 @@ async def play(daemon: Daemon, url: str, report: Report = lambda rows: None) -> 
         tokens = {(token.symbol, token.chain): token for token in info.tokens}
         rows = [await _submit(client, case, tokens) for case in CASES]
         report(rows)
-        deadline = time.monotonic() + _PATIENCE_SECONDS
+        deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline:
             rows = [await _look(client, row, tokens) for row in rows]
             report(rows)

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,16 @@ from typing import Any
 import aiohttp
 import pytest
 from eth_account import Account
+from typer.testing import CliRunner, Result
 
 from solver import devnet
+from solver.cli import app
 from solver.config import DEFAULT_PATH
+from tests.e2e.make import PATIENCE_SECONDS
 
 pytestmark = pytest.mark.xdist_group("daemon")
 ROOT = Path(__file__).resolve().parents[2]
+_COMMAND_SECONDS = 300.0
 
 
 def thalweg(*arguments: str, url: str = "", cwd: Path | None = None) -> Any:
@@ -31,17 +36,26 @@ def thalweg(*arguments: str, url: str = "", cwd: Path | None = None) -> Any:
         [sys.executable, "-m", "solver", *arguments],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=_COMMAND_SECONDS,
         check=False,
         cwd=cwd or ROOT,
         env={**os.environ, "PYTHONPATH": str(ROOT), **({"THALWEG_URL": url} if url else {})},
     )
 
 
+def inside(*arguments: str, url: str = "") -> Result:
+    """The same in this process, which saves the imports."""
+    return CliRunner().invoke(app, arguments, env={"THALWEG_URL": url} if url else {})
+
+
 def config_file(directory: Path, **replaced: str) -> Path:
     """The shipped config with a free port, a directory of its own and other changes."""
     text = DEFAULT_PATH.read_text(encoding="utf-8")
-    changes = {'directory = "data"': f'directory = "{directory}/data"', "port = 8645": "port = 0"}
+    changes = {
+        'directory = "data"': f'directory = "{directory}/data"',
+        "port = 8645": "port = 0",
+        "venue_timeout_seconds = 2.0": "venue_timeout_seconds = 10.0",
+    }
     for old, new in {**changes, **replaced}.items():
         assert old in text
         text = text.replace(old, new, 1)
@@ -69,7 +83,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         deployments = devnet.read_run_file(directory / "data" / "devnet.json")
         process.send_signal(signal.SIGTERM)
         said = process.stdout.read()
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=_COMMAND_SECONDS) == 0
         assert "accounts to play with" in said
         assert "next: thalweg submit" in said
     for deployment in deployments.values():
@@ -99,24 +113,26 @@ def test_the_tour_of_the_readme(url: str) -> None:
 
 def test_every_command_speaks_json(url: str) -> None:
     asked = ("--sell", "WBTC", "--buy", "USDC", "--amount", "0.5", "--json")
-    quote = thalweg("quote", *asked, url=url)
-    assert quote.returncode == 0, quote.stderr
+    quote = inside("quote", *asked, url=url)
+    assert quote.exit_code == 0, quote.stderr
     assert json.loads(quote.stdout)["filled"] is True
     options = ("--sell", "WETH", "--buy", "USDC", "--amount", "1", "--limit", "9000", "--json")
-    submitted = json.loads(thalweg("submit", *options, url=url).stdout)
+    submitted = json.loads(inside("submit", *options, url=url).stdout)
     identity = submitted["id"]
-    status = thalweg("status", identity, "--json", url=url)
-    assert (status.returncode, json.loads(status.stdout)["state"]) == (1, "open")
-    for _ in range(20):
-        told = json.loads(thalweg("explain", identity, "--json", url=url).stdout)
-        if told["reason"] is not None:
+    status = inside("status", identity, "--json", url=url)
+    assert (status.exit_code, json.loads(status.stdout)["state"]) == (1, "open")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        told = json.loads(inside("explain", identity, "--json", url=url).stdout)
+        if told["reason"] is not None or time.monotonic() > deadline:
             break
+        time.sleep(0.2)
     assert told["reason"]["code"] == "limit_out_of_reach"
-    cancelled = json.loads(thalweg("cancel", identity, "--json", url=url).stdout)
+    cancelled = json.loads(inside("cancel", identity, "--json", url=url).stdout)
     assert cancelled["state"] == "cancelled"
-    venues = json.loads(thalweg("venues", "--json", url=url).stdout)
+    venues = json.loads(inside("venues", "--json", url=url).stdout)
     assert {venue["reason"] for venue in venues} == {""}
-    assert json.loads(thalweg("check-config", "--json").stdout)["ok"] is True
+    assert json.loads(inside("check-config", "--json").stdout)["ok"] is True
 
 
 def test_what_is_refused_is_one_line_and_exit_2(url: str, tmp_path: Path) -> None:
@@ -127,19 +143,45 @@ def test_what_is_refused_is_one_line_and_exit_2(url: str, tmp_path: Path) -> Non
         (*base, "-1", "--sell", "WETH"),
         (*base, "0", "--sell", "WETH"),
         (*base, "1", "--sell", "WETH", "--account", "99"),
+        (*base, "1", "--sell", "WETH", "--limit", "0"),
         ("status", "0x12"),
-        ("cancel", "0x12"),
+        ("status", "../info"),
+        ("status", ".."),
+        ("cancel", "a b/c?x#y"),
     ]
     for case in cases:
-        answer = thalweg(*case, url=url)
-        assert answer.returncode == 2, (case, answer.stdout, answer.stderr)
-        assert answer.stderr.strip()
+        answer = inside(*case, "--json", url=url)
+        assert answer.exit_code == 2, (case, answer.stdout, answer.stderr)
+        assert answer.stderr.startswith("error: ") and answer.stderr.count("\n") == 1
+        problem = json.loads(answer.stdout)
+        assert problem["code"] in answer.stderr or problem["detail"] in answer.stderr
+        if case[0] != "submit":
+            assert problem["code"] == "not_found", case
     path = config_file(tmp_path, **{"tick_seconds = 0.5": "tick_second = 0.5"})
     for command in (("check-config", str(path)), ("run", "--config", str(path))):
-        answer = thalweg(*command)
-        assert answer.returncode == 2
+        answer = inside(*command)
+        assert answer.exit_code == 2
         expected = r"config.toml:\d+: batch.tick_second: unknown key; did you mean tick_seconds"
         assert re.search(expected, answer.stderr)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("options.book = ", "options.boook = ", r"venue.1.options.boook: unknown option 'boook'"),
+        ('kind = "order_book"', 'kind = "order_bok"', r"venue.1.kind: .* did you mean order_book"),
+        ('"devnet:WETH"', '"devnet:NOPE"', r"token.0.address: .* no contract 'NOPE'"),
+    ],
+)
+def test_run_and_check_config_find_the_same(
+    tmp_path: Path, old: str, new: str, expected: str
+) -> None:
+    path = config_file(tmp_path, **{old: new})
+    for command in (("check-config", str(path)), ("run", "--config", str(path))):
+        answer = inside(*command)
+        assert answer.exit_code == 2
+        assert re.search(rf"config.toml:[1-9]\d*: {expected}", answer.stderr)
+    assert not (tmp_path / "data").exists(), "something was started"
 
 
 def test_what_is_not_there_is_one_line_and_exit_3(tmp_path: Path) -> None:

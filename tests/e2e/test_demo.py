@@ -16,14 +16,14 @@ from solver.core.types import TokenId
 from solver.daemon import Daemon
 from solver.service import serving
 from solver.wire import v1
-from tests.e2e.make import config_in
+from tests.e2e.make import PATIENCE_SECONDS, config_in
 
 pytestmark = pytest.mark.xdist_group("daemon")
 
 
 async def test_every_case_and_every_balance(tmp_path: Path) -> None:
     async with serving(config_in(tmp_path)) as (daemon, url), aiohttp.ClientSession() as session:
-        rows = await demo.play(daemon, url)
+        rows = await demo.play(daemon, url, patience_seconds=PATIENCE_SECONDS)
         wrong = {row.case.name: (row.state, row.reason) for row in rows if not demo.has_shown(row)}
         assert not wrong
         assert all(row.reason for row in rows if row.state != "settled")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 
@@ -14,9 +13,11 @@ from solver import devnet
 from solver.client import Client
 from solver.config import parse
 from solver.core.types import Kind
+from solver.daemon import Daemon
 from solver.service import serving
 from solver.startup import StartError, running
 from solver.wire import v1
+from tests.e2e.make import eventually
 
 pytestmark = pytest.mark.xdist_group("daemon")
 _MNEMONIC = "test test test test test test test test test test test junk"
@@ -36,6 +37,7 @@ def _config(directory: Path, deployments: dict[int, devnet.Deployment]) -> str:
     lines = [
         f'[storage]\ndirectory = "{directory}/data"\n[server]\nport = 0',
         "[batch]\ntick_seconds = 0.1\nconfirmations = 1\npoll_seconds = 0.1",
+        "[limits]\nvenue_timeout_seconds = 10.0",
         f'[solver]\nkeystore = "{solver}"\nattester_keystore = "{attester}"',
         '[prices.usd]\nWETH = "2500"\nUSDC = "1"',
     ]
@@ -82,11 +84,8 @@ async def test_chains_by_url_and_keys_by_keystore(
             async with serving(config) as (daemon, url):
                 assert daemon.deployments == {}
                 view = await _trade(Client(url, session), deployments)
-                for _ in range(40):
-                    if not daemon.escrows.count:
-                        break
-                    await asyncio.sleep(0.1)
-                assert (view.state, daemon.escrows.count) == ("settled", 0)
+                escrows = await eventually(lambda: _open_escrows(daemon), lambda seen: seen == 0)
+                assert (view.state, escrows) == ("settled", 0)
         finally:
             devnet.stop(deployments)
 
@@ -103,9 +102,8 @@ async def _trade(client: Client, deployments: dict[int, devnet.Deployment]) -> v
         slippage_bps=100,
     )
     view = await client.submit((await client.draft(draft)).swap, devnet.user(0))
-    for _ in range(80):
-        await asyncio.sleep(0.1)
-        view = await client.intent(view.id)
-        if view.state == "settled":
-            break
-    return view
+    return await eventually(lambda: client.intent(view.id), lambda seen: seen.state == "settled")
+
+
+async def _open_escrows(daemon: Daemon) -> int:
+    return daemon.settler.open_escrows

@@ -97,7 +97,8 @@ SELL: list[str | int] = ["intents", 0, "swap", "sellAmount"]
 def test_bad_files_get_one_line_and_exit_2(tmp_path: Path, document: object) -> None:
     result = run(tmp_path, document, "--json")
     assert result.exit_code == EXIT_BAD_INPUT
-    assert result.stdout == ""
+    problem = json.loads(result.stdout)
+    assert problem["code"] and problem["detail"] in result.stderr
     assert result.stderr.startswith("error: ")
     assert result.stderr.count("\n") == 1
 
@@ -106,3 +107,29 @@ def test_a_missing_file_is_named() -> None:
     result = CliRunner().invoke(app, ["solve", "nowhere.json"])
     assert result.exit_code == EXIT_BAD_INPUT
     assert "nowhere.json" in result.stderr
+
+
+def test_an_error_is_an_object_on_every_command() -> None:
+    nowhere = ["--url", "http://127.0.0.1:1"]
+    ends = ["--sell", "WETH", "--buy", "USDC", "--amount", "1"]
+    cases = [
+        (["solve", "nowhere.json"], 2, "no_file"),
+        (["check-config", "nowhere.toml"], 2, "bad_config"),
+        (["run", "--config", "nowhere.toml"], 2, "bad_config"),
+        (["status", "0x12", *nowhere], 3, "no_answer"),
+        (["explain", "0x12", *nowhere], 3, "no_answer"),
+        (["cancel", "0x12", *nowhere], 3, "no_answer"),
+        (["venues", "--url", "http://[::1"], 3, "no_answer"),
+        (["quote", *ends, *nowhere], 3, "no_answer"),
+        (["submit", *ends, *nowhere], 3, "no_answer"),
+        (["submit", *ends, *nowhere, "--account", "99"], 2, "no_account"),
+        (["status"], 2, "bad_usage"),
+        (["nothing"], 2, "bad_usage"),
+    ]
+    for words, exit_code, code in cases:
+        result = CliRunner().invoke(app, [*words, "--json"])
+        assert result.exit_code == exit_code, (words, result.output)
+        problem = json.loads(result.stdout)
+        assert problem["code"] == code, words
+        assert problem["detail"]
+        assert result.stderr.strip()
