@@ -199,11 +199,14 @@ class Api:
             return Rejection("wrong_media_type", f"send {_JSON}")
         if request.headers.getall("Content-Encoding", []):
             return Rejection("unsupported_encoding", "send the body as it is")
+        limit = self._limits.max_body_bytes
+        too_large = Rejection("body_too_large", f"at most {limit} bytes")
+        if (request.content_length or 0) > limit:
+            return too_large  # what it says is enough; it need not be sent first
         try:
             body = await request.read()
         except web.HTTPRequestEntityTooLarge:
-            limit = self._limits.max_body_bytes
-            return Rejection("body_too_large", f"at most {limit} bytes")
+            return too_large
         return jsonio.decode(body, shape, self._limits.max_body_bytes)
 
     async def submit(self, ask: Ask) -> Answer:

@@ -161,25 +161,24 @@ async def serving(config: Config) -> AsyncIterator[tuple[Daemon, str]]:
         api = Api(DaemonService(daemon), limits)
         door = DoorLimits(server.max_connections, server.header_timeout_seconds)
         stop = asyncio.Event()
-        async with contextlib.AsyncExitStack() as stack:
-            try:
-                host, port = await stack.enter_async_context(
-                    listening(api.application(), server.host, server.port, door)
-                )
-            except (OSError, UnicodeError) as error:
-                where = f"{server.host}:{server.port}"
-                reason = getattr(error, "strerror", None) or error
-                raise StartError(f"cannot listen on {where}: {reason}") from error
-            ticking = asyncio.create_task(daemon.run(stop))
-            stack.push_async_callback(_stopped, ticking, stop)
-            async with _fail_with(ticking):
-                yield daemon, f"http://{f'[{host}]' if ':' in host else host}:{port}"
-
-
-async def _stopped(ticking: asyncio.Task[None], stop: asyncio.Event) -> None:
-    """Let the tick that has begun finish."""
-    stop.set()
-    await asyncio.gather(ticking, return_exceptions=True)
+        ticking: asyncio.Task[None] | None = None
+        try:
+            async with contextlib.AsyncExitStack() as stack:
+                try:
+                    host, port = await stack.enter_async_context(
+                        listening(api.application(), server.host, server.port, door)
+                    )
+                except (OSError, UnicodeError) as error:
+                    where = f"{server.host}:{server.port}"
+                    reason = getattr(error, "strerror", None) or error
+                    raise StartError(f"cannot listen on {where}: {reason}") from error
+                ticking = asyncio.create_task(daemon.run(stop))
+                async with _fail_with(ticking):
+                    yield daemon, f"http://{f'[{host}]' if ':' in host else host}:{port}"
+        finally:
+            stop.set()
+            if ticking is not None:
+                await asyncio.gather(ticking, return_exceptions=True)
 
 
 @contextlib.asynccontextmanager

@@ -99,6 +99,7 @@ _POST = b"POST /v1/intents HTTP/1.1\r\nHost: x\r\nContent-Type: application/json
         (b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 400, "bad_http"),
         (b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 20_000 + b"\r\n\r\n", 400, "bad_http"),
         (_POST + b"Content-Length: -1\r\n\r\n{}", 400, "bad_http"),
+        (_POST + b"Content-Length: 99999999999\r\n\r\n{}", 413, "body_too_large"),
         (_POST + b"Transfer-Encoding: chunked\r\n\r\nZZ\r\n", 400, "bad_http"),
         (_POST + b"Expect: foo\r\nContent-Length: 2\r\n\r\n{}", 417, "expectation_failed"),
         (b"GET /no HTTP/1.1\r\nHost: x\r\nExpect: foo\r\n\r\n", 417, "expectation_failed"),
