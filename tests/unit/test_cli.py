@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +135,37 @@ def test_an_error_is_an_object_on_every_command() -> None:
         assert problem["code"] == code, words
         assert problem["detail"]
         assert result.stderr.strip()
+
+
+class _Failing(BaseHTTPRequestHandler):
+    """A daemon with a bug, and the path that it was last asked for."""
+
+    asked = ""
+
+    def do_GET(self) -> None:
+        type(self).asked = self.path
+        body = b'{"type": "t", "title": "t", "status": 503, "code": "not_ready", "detail": "d"}'
+        self.send_response(503)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Say nothing."""
+
+
+def test_a_failure_of_the_daemon_is_exit_3_and_an_id_leads_nowhere_else() -> None:
+    with HTTPServer(("127.0.0.1", 0), _Failing) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        for identity, path in (
+            ("../info", "..%2Finfo"),
+            ("a b?c#d", "a%20b%3Fc%23d"),
+            ("..", ".."),
+        ):
+            result = CliRunner().invoke(app, ["status", identity, "--url", url, "--json"])
+            assert (result.exit_code, json.loads(result.stdout)["code"]) == (3, "not_ready")
+            assert _Failing.asked == f"/v1/intents/{path}"
+        server.shutdown()
+        thread.join()
