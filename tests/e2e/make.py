@@ -33,7 +33,7 @@ _POLL_SECONDS = 0.05
 
 
 def config_in(directory: Path, tick_seconds: float = 0.1, **batch: float) -> configs.Config:
-    """The shipped config with a free port, its own directory and patience; ``batch`` replaces keys."""
+    """The shipped config, a free port, its own directory, patience; ``batch`` replaces keys."""
     base = configs.load(configs.DEFAULT_PATH)
     return replace(
         base,

@@ -106,4 +106,4 @@ async def _trade(client: Client, deployments: dict[int, devnet.Deployment]) -> v
 
 
 async def _open_escrows(daemon: Daemon) -> int:
-    return daemon.settler.open_escrows
+    return daemon.escrows.count
