@@ -34,6 +34,9 @@ from typer.core import TyperGroup
 from solver import config as configs
 from solver import demo as shows
 from solver import devnet
+from solver.checker import Task, Verdict
+from solver.checker import check as check_claim
+from solver.checker import document as claims
 from solver.client import Client, NoAnswer, Refused
 from solver.core.batch import solve_batch
 from solver.core.program import ProgramError
@@ -246,6 +249,84 @@ def solve(
     else:
         _show_solution(solution)
     raise typer.Exit(EXIT_DONE if solution.fills else EXIT_NOTHING_FILLED)
+
+
+@app.command("verify-solution")
+def verify_solution(
+    file: Annotated[Path, typer.Argument(help="What `thalweg solve` read.")],
+    solution: Annotated[Path, typer.Argument(help="What `thalweg solve --json` printed for it.")],
+    as_json: _Json = False,
+    chain: Annotated[int, typer.Option(help="Chain id of a CoW auction.")] = 1,
+) -> None:
+    """Check an answer without the optimiser. Exit codes: 0 accepted, 1 rejected, 2 unreadable."""
+    problem, answer = _read_document(file), _read_document(solution)
+    try:
+        verdict = judge(problem, answer, chain)
+    except claims.Malformed as error:
+        verdict = Verdict((error.violation,), {})
+    except (ValueError, KeyError, TypeError) as error:
+        raise _refuse(f"{file}: {error}") from error
+    if as_json:
+        _print_json(
+            {
+                "accepted": verdict.accepted,
+                "violations": verdict.violations,
+                "figures": verdict.figures,
+            }
+        )
+    else:
+        for broken in verdict.violations:
+            typer.echo(f"{broken.code} {broken.pointer}: {broken.detail}")
+        figures = "  ".join(f"{name} {text}" for name, text in verdict.figures.items())
+        typer.echo(f"{'accepted' if verdict.accepted else 'rejected'}  {figures}".rstrip())
+    raise typer.Exit(EXIT_DONE if verdict.accepted else EXIT_NOTHING_FILLED)
+
+
+def _read_document(file: Path) -> bytes:
+    """The bytes of a JSON object; one line and exit code 2 for anything else."""
+    try:
+        body = file.read_bytes()
+    except OSError as error:
+        raise _refuse(f"{file}: {error.strerror}") from error
+    probe = jsonio.decode(body, dict, _MAX_FILE_BYTES)
+    if isinstance(probe, Rejection):
+        raise _refuse(f"{file}: {probe.code}: {probe.detail}")
+    return body
+
+
+def judge(problem: bytes, answer: bytes, chain: int = 1) -> Verdict:
+    """Check the answer to an instance file or a CoW auction.
+
+    Raises Malformed where the answer has not the form of one, ValueError or KeyError where the
+    problem has not.
+    """
+    document, said = msgspec.json.decode(problem), msgspec.json.decode(answer)
+    if "format" in document:
+        read = jsonio.decode(problem, instance.Instance, _MAX_FILE_BYTES)
+        if isinstance(read, Rejection):
+            raise ValueError(f"{read.code} {read.pointer}: {read.detail}")
+        snapshot, intents, _ = instance.to_core(read)
+        terms = instance.terms_to_core(read)
+        task = Task(snapshot, intents, terms.fees, terms.max_impact_bps, terms.capital_bps)
+        return check_claim(task, claims.read_native(said))
+    auction = jsonio.decode(problem, cow.Auction, _MAX_FILE_BYTES)
+    if isinstance(auction, Rejection):
+        raise ValueError(f"{auction.code} {auction.pointer}: {auction.detail}")
+    read_auction = cow.to_core(auction, chain, "")
+    orders = {
+        intent.digest: (intent.swap.sell, intent.swap.buy, intent.swap.kind is Kind.EXACT_IN)
+        for intent in read_auction.intents
+    }
+    pools = {pool.id: pool.tokens for pool in read_auction.snapshot.pools}
+    claim = claims.read_cow(said, chain, orders, pools)
+    tokens = {address.lower(): token for address, token in auction.tokens.items()}
+    task = Task(
+        read_auction.snapshot,
+        read_auction.intents,
+        trusted={name: token.trusted for name, token in tokens.items()},
+        buffers={name: cow.integer(token.available_balance) for name, token in tokens.items()},
+    )
+    return check_claim(task, claim)
 
 
 def _solve_auction(body: bytes, chain: int) -> tuple[JsonObject, Solution]:

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from solver.core import certificate, graph, pricing, program
 from solver.core.graph import Node
 from solver.core.problem import Batch, Floor, Plan, Problem
-from solver.core.types import BPS, Certificate, Exact, Fill, Kind, Leaf, TokenId
+from solver.core.types import BPS, Certificate, Exact, Fill, Kind, Leaf, Leg, TokenId
 from solver.core.venue import Pool, Snapshot
 
 OBJECTIVE = "sum of surplus over the limits, exact-in in the buy token, exact-out in the sell token"
@@ -52,7 +52,7 @@ def prove(
     worst = max(leaves, key=lambda leaf: leaf.bound)
     upper = worst.bound * batch.scale
     value *= batch.scale
-    floor = arbitrage_floor(snapshot, batch)
+    floor, cycles = arbitrage_floor(snapshot, batch)
     gap = max(0.0, upper - value)
     net_gap = max(0.0, gap - floor)
     by_digest = {intent.digest: intent for intent in batch.intents}
@@ -62,6 +62,10 @@ def prove(
         assumptions.append("every pair gets the surplus of the reference outcome at least")
     if problem.caps:
         assumptions.append("no pair is paid above the best of reference price, outcome and limit")
+    else:
+        assumptions.append("no pair is paid above ten times the best of reference and limit")
+    if batch.capped:
+        assumptions.append("no flow moves a curve's marginal rate further than the impact allowed")
     if batch.graph.sampled:
         assumptions.append("curves sampled, not declared: " + ", ".join(batch.graph.sampled))
     if len(prices) > len(snapshot.prices):
@@ -87,9 +91,17 @@ def prove(
             for floor in problem.floors
         },
         caps={
-            batch.intents[i].digest: decimal(cap * batch.unit[order.buy] / batch.unit[order.sell])
-            for i, (cap, order) in enumerate(zip(problem.caps, problem.orders, strict=False))
+            batch.intents[i].digest: decimal(
+                problem.cap(i) * batch.unit[order.buy] / batch.unit[order.sell]
+            )
+            for i, order in enumerate(problem.orders)
         },
+        reference={
+            str(token): decimal(price)
+            for token, price in sorted(prices.items())
+            if snapshot.prices.get(token, 0.0) <= 0.0
+        },
+        arbitrage=cycles,
     )
 
 
@@ -194,8 +206,8 @@ def surplus(batch: Batch, fills: Sequence[Fill]) -> float:
     return float(total)
 
 
-def arbitrage_floor(snapshot: Snapshot, batch: Batch) -> float:
-    """What an exhibited plan without any input yields, in exact integers, in the numeraire.
+def arbitrage_floor(snapshot: Snapshot, batch: Batch) -> tuple[float, list[tuple[Leg, ...]]]:
+    """What a plan without any input yields, in exact integers, in the numeraire; and the plan.
 
     Cycles through the bought tokens are taken from the program without orders and replayed one
     after another with the pools' integers; 0 when none gains.
@@ -205,6 +217,7 @@ def arbitrage_floor(snapshot: Snapshot, batch: Batch) -> float:
     pools: dict[str, Pool] = {pool.id: pool for pool in snapshot.pools}
     used = pricing.used_edges(batch, flow)
     total = 0.0
+    exhibited: list[tuple[Leg, ...]] = []
     for target in targets:
         node = batch.graph.nodes[target]
         for _ in range(8):
@@ -213,12 +226,15 @@ def arbitrage_floor(snapshot: Snapshot, batch: Batch) -> float:
                 break
             amount = min(used[edge] for edge in cycle)
             start = int(used[cycle[0]] * batch.unit[target])
-            gained = _replay_cycle(cycle, start, pools)
-            total += max(0, gained) / float(batch.unit[target]) * batch.scale
+            legs = _replay_cycle(cycle, start, pools)
+            if legs:
+                gained = legs[-1].amount_out - legs[0].amount_in
+                total += gained / float(batch.unit[target]) * batch.scale
+                exhibited.append(legs)
             for edge in cycle:
                 used[edge] -= amount
             used = {edge: left for edge, left in used.items() if left > 1e-9}
-    return total
+    return total, exhibited
 
 
 _EdgeKey = tuple[Node, Node, str]
@@ -240,21 +256,22 @@ def _cycle_through(node: Node, used: Mapping[_EdgeKey, float]) -> list[_EdgeKey]
     return None
 
 
-def _replay_cycle(cycle: list[_EdgeKey], start: int, pools: dict[str, Pool]) -> int:
-    """End minus start of a cycle in integers; the pools move only when it gains."""
+def _replay_cycle(cycle: list[_EdgeKey], start: int, pools: dict[str, Pool]) -> tuple[Leg, ...]:
+    """The legs of a cycle in integers; none, and the pools stay, unless it gains."""
     after = dict(pools)
-    amount, spent = start, start
-    for position, (tail, head, name) in enumerate(cycle):
+    legs: list[Leg] = []
+    amount = start
+    for tail, head, name in cycle:
         if name not in after:
-            return 0
+            return ()
         step = after[name].swap(tail.token, head.token, amount, Exact.IN)
-        if position == 0:
-            spent = step.amount_in
+        legs.append(Leg(name, tail.token, head.token, step.amount_in, step.amount_out, step.gas))
         after[name] = step.next_pool
         amount = step.amount_out
-    if amount > spent:
-        pools.update(after)
-    return amount - spent
+    if amount <= legs[0].amount_in:
+        return ()
+    pools.update(after)
+    return tuple(legs)
 
 
 def binding(batch: Batch, plan: Plan, relaxed: Plan) -> list[str]:

@@ -182,6 +182,9 @@ class Certificate(Struct, frozen=True, rename="camel"):
     ``floors`` is the surplus that every plan owes to a pair (or exact-out order), by name; ``caps``
     the best rate of each intent's pair, in base units bought per unit sold.
     ``leaves`` are cases that leave none out; the loosest one is repeated in the fields above.
+    ``reference`` has the prices (numeraire per base unit) that the snapshot does not state and
+    that follow from pool rates. ``arbitrage`` is the plan behind ``arb_floor``: cycles from a
+    bought token back to it, replayed from the snapshot's pools one after another.
     """
 
     objective: str
@@ -200,6 +203,8 @@ class Certificate(Struct, frozen=True, rename="camel"):
     leaves: list[Leaf] = field(default_factory=list)
     floors: dict[str, str] = field(default_factory=dict)
     caps: dict[str, str] = field(default_factory=dict)
+    reference: dict[str, str] = field(default_factory=dict)
+    arbitrage: list[tuple[Leg, ...]] = field(default_factory=list)
 
 
 class OpenReason(Struct, frozen=True):

@@ -291,17 +291,7 @@ def from_core(problem: Problem, solution: Solution) -> JsonObject:
     certificate = solution.certificate
     answer: JsonObject = {
         "solutions": [_solution(problem, solution)] if solution.fills else [],
-        "certificate": {
-            "value": certificate.value,
-            "bound": certificate.bound,
-            "arbFloor": certificate.arb_floor,
-            "netGap": certificate.net_gap,
-            "netGapBps": certificate.net_gap_bps,
-            "prices": certificate.prices,
-            "unit": problem.unit,
-            "leaves": msgspec.to_builtins(certificate.leaves),
-            "assumptions": certificate.assumptions,
-        },
+        "certificate": {**msgspec.to_builtins(certificate), "unit": problem.unit},
         "open": [
             {
                 "order": reason.digest,

@@ -1,0 +1,308 @@
+"""The answer as it was printed, decoded into one form: exact integers and fractions."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from typing import Any, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from solver.core.types import UINT256_MAX, Fill, InventoryUse, Leg, TokenId
+
+_DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,77})(?:\.\d{1,60})?(?:e[+-]?\d{1,3})?", re.ASCII)
+_INTEGER = re.compile(r"0|[1-9]\d{0,77}", re.ASCII)
+T = TypeVar("T")
+
+
+class Violation(Struct, frozen=True):
+    """One clause that does not hold; ``pointer`` is a JSON pointer into the solution."""
+
+    code: str
+    pointer: str
+    detail: str
+
+
+class Malformed(Exception):
+    """A field that is missing or has the wrong form."""
+
+    def __init__(self, violation: Violation) -> None:
+        super().__init__(violation.detail)
+        self.violation = violation
+
+
+class Case(Struct, frozen=True):
+    """A leaf of the proof, exact."""
+
+    whole: frozenset[str]
+    out: frozenset[str]
+    bound: Fraction
+    prices: dict[str, Fraction]
+    multipliers: dict[str, Fraction]
+
+
+class Claim(Struct, frozen=True):
+    """Everything that an answer claims. ``dust`` and ``internal`` are None where its form has no
+    such field.
+    """
+
+    fills: tuple[Fill, ...]
+    legs: tuple[Leg, ...]
+    uses: tuple[InventoryUse, ...]
+    clearing: dict[str, tuple[int, int]]
+    dust: dict[str, int] | None
+    internal: tuple[bool, ...] | None
+    figures: dict[str, Fraction]
+    prices: dict[str, Fraction]
+    multipliers: dict[str, Fraction]
+    leaves: tuple[Case, ...]
+    floors: dict[str, Fraction]
+    caps: dict[str, Fraction]
+    reference: dict[str, Fraction]
+    arbitrage: tuple[tuple[Leg, ...], ...]
+    assumptions: tuple[str, ...]
+
+
+class _Leaf(Struct):
+    whole: list[str]
+    out: list[str]
+    bound: str
+    prices: dict[str, str]
+    multipliers: dict[str, str]
+
+
+class _Certificate(Struct, rename="camel"):
+    value: str
+    bound: str
+    arb_floor: str
+    gap: str
+    net_gap: str
+    net_gap_bps: str
+    prices: dict[str, str]
+    multipliers: dict[str, str]
+    leaves: list[_Leaf]
+    floors: dict[str, str]
+    caps: dict[str, str]
+    reference: dict[str, str]
+    arbitrage: list[list[Leg]]
+    assumptions: list[str]
+
+
+class _Fill(Struct):
+    digest: str
+    sell: str
+    buy: str
+    fee: str
+
+
+class _Native(Struct):
+    fills: list[_Fill]
+    legs: list[Leg]
+    inventory: list[InventoryUse]
+    clearing: dict[str, tuple[int, int]]
+    dust: dict[str, int]
+    certificate: _Certificate
+
+
+class _Trade(Struct, rename="camel"):
+    kind: str
+    order: str
+    executed_amount: str
+
+
+class _Interaction(Struct, rename="camel"):
+    kind: str
+    internalize: bool
+    id: str
+    input_token: str
+    output_token: str
+    input_amount: str
+    output_amount: str
+
+
+class _CowSolution(Struct):
+    prices: dict[str, str]
+    trades: list[_Trade]
+    interactions: list[_Interaction]
+
+
+class _Cow(Struct):
+    certificate: _Certificate
+    solutions: list[_CowSolution] = field(default_factory=list)
+
+
+FIGURES = ("value", "bound", "arbFloor", "gap", "netGap", "netGapBps")
+
+
+def read_native(document: object) -> Claim:
+    """A claim of ``thalweg solve --json`` for an instance file. Raises Malformed."""
+    answer = _convert(document, _Native)
+    fills = tuple(
+        Fill(
+            fill.digest,
+            *(integer(getattr(fill, name), f"/fills/{k}/{name}") for name in _Fill_amounts),
+        )
+        for k, fill in enumerate(answer.fills)
+    )
+    for k, leg in enumerate(answer.legs):
+        _sound_leg(leg, f"/legs/{k}")
+    for name, rate in answer.clearing.items():
+        if not all(0 < part <= UINT256_MAX for part in rate):
+            raise _malformed("bad_rate", f"/clearing/{name}", f"{rate} is no rate")
+    return _claim(
+        answer.certificate,
+        fills=fills,
+        legs=tuple(answer.legs),
+        uses=tuple(answer.inventory),
+        clearing=answer.clearing,
+        dust=answer.dust,
+        internal=None,
+    )
+
+
+_Fill_amounts = ("sell", "buy", "fee")
+
+
+def read_cow(
+    document: object,
+    chain: int,
+    orders: Mapping[str, tuple[TokenId, TokenId, bool]],
+    pools: Mapping[str, Sequence[TokenId]],
+) -> Claim:
+    """A claim in the form of CoW's solver engine. Raises Malformed.
+
+    ``orders`` has sold token, bought token and whether the sold amount is fixed; ``pools`` the
+    tokens of each pool by its id in the core. Executed amounts and prices give the fills: a sale
+    brings ⌊amount·p_sell/p_buy⌋, a purchase costs ⌈amount·p_buy/p_sell⌉.
+    """
+    answer = _convert(document, _Cow)
+    if len(answer.solutions) > 1:
+        raise _malformed("many_solutions", "/solutions", "one solution can be checked, not several")
+    fills: list[Fill] = []
+    legs: list[Leg] = []
+    internal: list[bool] = []
+    clearing: dict[str, tuple[int, int]] = {}
+    for solution in answer.solutions:
+        for k, trade in enumerate(solution.trades):
+            place = f"/solutions/0/trades/{k}"
+            amount = integer(trade.executed_amount, f"{place}/executedAmount")
+            if trade.kind != "fulfillment":
+                raise _malformed("unknown_trade", f"{place}/kind", trade.kind)
+            if trade.order not in orders:
+                raise _malformed("unknown_intent", f"{place}/order", trade.order)
+            sell, buy, exact_in = orders[trade.order]
+            rate = tuple(_price(solution.prices, token) for token in (sell, buy))
+            clearing[f"{sell}>{buy}"] = (rate[0], rate[1])
+            other = amount * rate[0] // rate[1] if exact_in else -(-amount * rate[1] // rate[0])
+            sold, bought = (amount, other) if exact_in else (other, amount)
+            fills.append(Fill(trade.order, sold, bought, 0))
+        for k, item in enumerate(solution.interactions):
+            place = f"/solutions/0/interactions/{k}"
+            if item.kind != "liquidity":
+                raise _malformed("unknown_interaction", f"{place}/kind", item.kind)
+            ends = TokenId(chain, item.input_token), TokenId(chain, item.output_token)
+            named = [n for n, coins in pools.items() if n.rpartition("#")[0] == item.id]
+            fit = [name for name in named if set(ends) <= set(pools[name])]
+            if len(fit) != 1:
+                raise _malformed("unknown_pool", f"{place}/id", f"{len(fit)} pools fit {item.id!r}")
+            amounts = (
+                integer(item.input_amount, f"{place}/inputAmount"),
+                integer(item.output_amount, f"{place}/outputAmount"),
+            )
+            legs.append(Leg(fit[0], *ends, *amounts, -1))
+            internal.append(item.internalize)
+    return _claim(
+        answer.certificate,
+        fills=tuple(fills),
+        legs=tuple(legs),
+        uses=(),
+        clearing=clearing,
+        dust=None,
+        internal=tuple(internal),
+    )
+
+
+def _price(prices: Mapping[str, str], token: TokenId) -> int:
+    place = f"/solutions/0/prices/{token.address}"
+    if token.address not in prices:
+        raise _malformed("no_rate", place, f"no clearing price of {token}")
+    price = integer(prices[token.address], place, most=None)
+    if price == 0:
+        raise _malformed("bad_rate", place, "a clearing price of zero")
+    return price
+
+
+def _claim(certificate: _Certificate, **rest: Any) -> Claim:
+    place = "/certificate"
+    for k, cycle in enumerate(certificate.arbitrage):
+        for j, leg in enumerate(cycle):
+            _sound_leg(leg, f"{place}/arbitrage/{k}/{j}")
+    leaves = tuple(
+        Case(
+            frozenset(leaf.whole),
+            frozenset(leaf.out),
+            decimal(leaf.bound, f"{place}/leaves/{k}/bound"),
+            _decimals(leaf.prices, f"{place}/leaves/{k}/prices"),
+            _decimals(leaf.multipliers, f"{place}/leaves/{k}/multipliers"),
+        )
+        for k, leaf in enumerate(certificate.leaves)
+    )
+    values = msgspec.to_builtins(certificate)
+    return Claim(
+        figures={name: decimal(values[name], f"{place}/{name}") for name in FIGURES},
+        leaves=leaves,
+        arbitrage=tuple(tuple(cycle) for cycle in certificate.arbitrage),
+        assumptions=tuple(certificate.assumptions),
+        prices=_decimals(certificate.prices, f"{place}/prices"),
+        multipliers=_decimals(certificate.multipliers, f"{place}/multipliers"),
+        floors=_decimals(certificate.floors, f"{place}/floors"),
+        caps=_decimals(certificate.caps, f"{place}/caps"),
+        reference=_decimals(certificate.reference, f"{place}/reference"),
+        **rest,
+    )
+
+
+def _decimals(values: Mapping[str, str], pointer: str) -> dict[str, Fraction]:
+    """Prices, multipliers, floors, caps: none of them may be negative."""
+    found = {}
+    for name, text in values.items():
+        found[name] = decimal(text, f"{pointer}/{name}")
+        if found[name] < 0:
+            raise _malformed("negative", f"{pointer}/{name}", text)
+    return found
+
+
+def decimal(text: str, pointer: str) -> Fraction:
+    """A decimal string of bounded length and exponent, exactly."""
+    if not _DECIMAL.fullmatch(text):
+        raise _malformed("bad_number", pointer, f"{text[:40]!r} is not a decimal number")
+    return Fraction(text)
+
+
+def integer(text: str, pointer: str, most: int | None = UINT256_MAX) -> int:
+    """A canonical non-negative integer; clearing prices of CoW may be longer than 256 bits."""
+    plain = _INTEGER.fullmatch(text) if most else re.fullmatch(r"[1-9]\d{0,4000}|0", text, re.ASCII)
+    if not plain or (most and int(text) > most):
+        raise _malformed("bad_amount", pointer, f"{text[:40]!r} is not an amount")
+    return int(text)
+
+
+def _sound_leg(leg: Leg, pointer: str) -> None:
+    for name in ("amount_in", "amount_out"):
+        if not 0 <= getattr(leg, name) <= UINT256_MAX:
+            raise _malformed("bad_amount", f"{pointer}/{name}", "not an amount")
+
+
+def _convert(document: object, shape: type[T]) -> T:
+    try:
+        return msgspec.convert(document, shape)
+    except msgspec.ValidationError as error:
+        reason, _, path = str(error).partition(" - at `$")
+        pointer = path.rstrip("`").replace("[", "/").replace("]", "").replace(".", "/")
+        raise _malformed("invalid_field", pointer, reason) from error
+
+
+def _malformed(code: str, pointer: str, detail: str) -> Malformed:
+    return Malformed(Violation(code, pointer, detail))
