@@ -9,7 +9,7 @@ from fractions import Fraction
 from msgspec import Struct
 
 from solver.checker.document import Case, Claim, Violation
-from solver.checker.feasible import Stock, name_of, sold_into
+from solver.checker.feasible import Account, Stock, name_of, sold_into
 from solver.checker.gain import Curve, Levels, gain, marginal_rates
 from solver.checker.rounding import UP, total_up, up
 from solver.core.types import BPS, Intent, Kind, TokenId
@@ -105,19 +105,20 @@ def bound(ground: Ground, claim: Claim, case: Case, place: str) -> Decimal | Vio
             return Violation("unknown_row", f"{place}/multipliers/{name}", "the file has no row")
     for digest, intent in ground.intents.items():
         if digest not in case.out:
-            account = sold_into(intent)
-            ends = (escrow if account[1] else nu).get(account[0]), nu.get(intent.swap.buy)
+            sold = sold_into(intent)
+            ends = (escrow if sold[1] else nu).get(sold[0]), nu.get(intent.swap.buy)
             if ends[0] is None or ends[1] is None:
-                missing = name_of(account) if ends[0] is None else str(intent.swap.buy)
+                missing = name_of(sold) if ends[0] is None else str(intent.swap.buy)
                 return Violation("missing_price", f"{place}/prices/{missing}", "no ν of it")
             term = _order(ground, claim, digest, (ends[0], ends[1])) - charge.get(digest, _ZERO)
             terms.append(up(term if digest in case.whole else max(_ZERO, term)))
     for name, amount in claim.floors.items():
-        token = _floor_token(ground, name)
-        if token is None or token not in nu:
+        account = _floor_account(ground, name)
+        owed = (escrow if account and account[1] else nu).get(account[0]) if account else None
+        if account is None or owed is None:
             return Violation("unknown_floor", f"/certificate/floors/{name}", "no such pair")
-        own = ground.reference[token]
-        terms.append(up(-max(_ZERO, nu[token] - own) / own * amount))
+        own = ground.reference[account[0]]
+        terms.append(up(-max(_ZERO, owed - own) / own * amount))
     for curve in ground.curves:
         missing_token = _missing(curve, nu)
         if missing_token is not None:
@@ -125,10 +126,10 @@ def bound(ground: Ground, claim: Claim, case: Case, place: str) -> Decimal | Vio
         if _is_priced(curve, nu):
             terms.append(gain(curve, nu, ground.impact))
     for own_tokens in ground.stocks:
+        if not _sells_into(ground, own_tokens.token_in):
+            continue  # nobody has anything in this escrow
         rate = 1 - Fraction(own_tokens.cost_bps, BPS)
-        tail, head = escrow.get(own_tokens.token_in, _ZERO), nu.get(own_tokens.token_out)
-        if own_tokens.token_in not in escrow and not _sells_into(ground, own_tokens.token_in):
-            continue
+        tail, head = escrow[own_tokens.token_in], nu.get(own_tokens.token_out)
         if head is None:
             missing = str(own_tokens.token_out)
             return Violation("missing_price", f"{place}/prices/{missing}", "no ν of it")
@@ -195,15 +196,15 @@ def _order(ground: Ground, claim: Claim, digest: str, ends: tuple[Fraction, Frac
     return sold * better - bought * ends[1] - bought * worse / cap
 
 
-def _floor_token(ground: Ground, name: str) -> TokenId | None:
+def _floor_account(ground: Ground, name: str) -> Account | None:
     """The token in which the surplus of a pair, or of an exact-out order, counts."""
     intent = ground.intents.get(name)
     if intent is not None:
-        return intent.swap.sell if intent.swap.kind is Kind.EXACT_OUT else None
+        return sold_into(intent) if intent.swap.kind is Kind.EXACT_OUT else None
     for other in ground.intents.values():
         swap = other.swap
         if swap.kind is Kind.EXACT_IN and f"{swap.sell}>{swap.buy}" == name:
-            return swap.buy
+            return (swap.buy, False)
     return None
 
 

@@ -19,6 +19,8 @@ from solver.core.venue import Pool, Snapshot, StatesRoutes
 
 #: Of the largest figure in question: the solver's floats are printed with 17 digits.
 _PRINTED = Fraction(1, 10**12)
+#: What the solver's floats may be off when it compares its own integers with floors and caps.
+_FLOATS = Fraction(1, 10**8)
 _SAMPLED = "curves sampled, not declared: "
 _DERIVED = "missing reference prices follow from pool rates"
 _FLOORS = "every pair gets the surplus of the reference outcome at least"
@@ -137,6 +139,8 @@ def _figures(
         (surplus(ground.intents[f.digest], f, ground.reference) for f in claim.fills), Fraction(0)
     )
     figures["value"] = _text(value)
+    if ground.intents and said["value"] > said["bound"] + bounds.largest(ground) * _FLOATS:
+        yield Violation("above_bound", "/certificate/bound", "the answer has more than its bound")
     unit = bounds.largest(ground)
     yield from _same("value", said["value"], value, max(abs(value), unit * _PRINTED))
     yield from _policy(claim, ground)
@@ -183,11 +187,11 @@ def _policy(claim: Claim, ground: Ground) -> Iterator[Violation]:
         key = pair if intent.swap.kind is Kind.EXACT_IN else fill.digest
         paid[key] = paid.get(key, Fraction(0)) + surplus(intent, fill, ground.reference)
         cap = claim.caps.get(fill.digest)
-        if cap is not None and fill.buy + fill.fee > cap * fill.sell * (1 + Fraction(1, 10**6)) + 1:
+        if cap is not None and fill.buy + fill.fee > cap * fill.sell * (1 + _FLOATS) + 1:
             place = f"/certificate/caps/{fill.digest}"
             yield Violation("above_cap", place, "this answer pays more than its own cap")
     for name, amount in claim.floors.items():
-        if paid.get(name, Fraction(0)) < amount * (1 - Fraction(1, 10**6)):
+        if paid.get(name, Fraction(0)) < amount * (1 - _FLOATS):
             yield Violation("floor_not_paid", f"/certificate/floors/{name}", "less was paid")
     for digest, intent in ground.intents.items():
         place = f"/certificate/caps/{digest}"

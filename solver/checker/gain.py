@@ -21,8 +21,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from itertools import pairwise
-from math import exp, log
+from itertools import pairwise, permutations
+from math import exp, inf, log
 
 from msgspec import Struct
 
@@ -241,6 +241,14 @@ def marginal_rates(curve: Curve) -> list[tuple[TokenId, TokenId, float]]:
     if isinstance(curve, Ticks):
         ends = curve.token_in, curve.token_out
         return [(*ends, float(curve.left / (low * low))) for _, low, _ in curve.pieces]
+    return [
+        (curve.tokens[i], curve.tokens[o], rate)
+        for (i, o), rate in zip(_pairs(curve), _slopes(curve), strict=True)
+    ]
+
+
+def _slopes(curve: Coins) -> list[float]:
+    """The marginal rate of each ordered pair, base units out per base unit in."""
     if curve.ann:
         product = 1.0
         scale = float(_invariant(curve)[0])
@@ -252,13 +260,7 @@ def marginal_rates(curve: Curve) -> list[tuple[TokenId, TokenId, float]]:
         slope = [float(weight / size) for weight, size in pairs]
     left = float(curve.into * curve.out)
     value = [s * float(unit) for s, unit in zip(slope, curve.worth, strict=True)]
-    count = range(len(value))
-    return [
-        (curve.tokens[i], curve.tokens[o], left * value[i] / value[o])
-        for i in count
-        for o in count
-        if i != o
-    ]
+    return [left * value[i] / value[o] for i, o in _pairs(curve)]
 
 
 def gain(curve: Curve, nu: Price, impact: Fraction | None = None) -> Decimal:
@@ -273,26 +275,32 @@ def gain(curve: Curve, nu: Price, impact: Fraction | None = None) -> Decimal:
     if isinstance(curve, Ticks):
         return total_up(_pieces(curve, nu[curve.token_in], nu[curve.token_out], impact))
     prices = [nu[token] / unit for token, unit in zip(curve.tokens, curve.worth, strict=True)]
-    if impact is None or len(prices) > 2 or impact >= 1:
+    if impact is None or impact >= 1:
         return _joint(curve, prices)[0]
-    return max(_capped(curve, prices, impact, i) for i in (0, 1))
+    rates = {(i, o): rate for (i, o), rate in zip(_pairs(curve), _slopes(curve), strict=True)}
+    # with this limit of the operator the program counts each pair of a pool by itself
+    return total_up(_capped(curve, prices, impact, pair, rates[pair]) for pair in _pairs(curve))
 
 
-def _capped(curve: Coins, prices: list[Fraction], impact: Fraction, i: int) -> Decimal:
-    """Of two coins, selling coin i: ν·out − (ν + μ)·in + μ·capacity for the best μ ≥ 0."""
-    o = 1 - i
-    rates = {ends[:2]: ends[2] for ends in marginal_rates(curve)}
-    rate = Fraction(rates[curve.tokens[i], curve.tokens[o]]) * curve.worth[o] / curve.worth[i]
+def _pairs(curve: Coins) -> list[tuple[int, int]]:
+    return list(permutations(range(len(curve.tokens)), 2))
+
+
+def _capped(
+    curve: Coins, prices: list[Fraction], impact: Fraction, pair: tuple[int, int], slope: float
+) -> Decimal:
+    """Selling i for o: ν·out − (ν + μ)·in + μ·capacity for the best μ ≥ 0."""
+    i, o = pair
+    rate = Fraction(slope) * curve.worth[o] / curve.worth[i]
     least = prices[o] * rate * (1 - impact)
-    if prices[i] >= prices[o] * rate:
+    if prices[i] >= prices[o] * rate * (1 + Fraction(1, 10**9)):
         return Decimal(0)
-    if prices[i] >= least:
-        return _joint(curve, prices)[0]
     dearer = list(prices)
-    dearer[i] = least
-    bound, after = _joint(curve, dearer)
+    dearer[i] = max(prices[i], least)
+    bound, after = _joint(curve, dearer, pair)
     capacity = max(Fraction(0), after[i] - curve.balances[i]) / curve.into
-    return UP.add(bound, up((least - prices[i]) * capacity * (1 + Fraction(1, 10**14))))
+    charge = (dearer[i] - prices[i]) * capacity * (1 + Fraction(1, 10**14))
+    return UP.add(bound, up(charge))
 
 
 def _pieces(
@@ -317,13 +325,19 @@ def _pieces(
     return found
 
 
-def _joint(curve: Coins, prices: Sequence[Fraction]) -> tuple[Decimal, list[Fraction]]:
-    """The bound, and about where the balances end."""
+def _joint(
+    curve: Coins, prices: Sequence[Fraction], only: tuple[int, int] | None = None
+) -> tuple[Decimal, list[Fraction]]:
+    """The bound, and about where the balances end; ``only`` leaves the other coins as they are."""
+    traded = range(len(prices)) if only is None else only
+    if min(prices[k] for k in traded) == 0:
+        kept = (prices[k] * curve.out * curve.balances[k] for k in traded)
+        return up(sum(kept, Fraction(0))), list(curve.balances)
     low = [price * curve.out for price in prices]
     high = [price / curve.into for price in prices]
-    if min(prices) == 0:
-        pairs = zip(low, curve.balances, strict=True)
-        return up(sum((c * size for c, size in pairs), Fraction(0))), list(curve.balances)
+    for k in range(len(prices)):
+        if k not in traded:  # any price of it is as good as another
+            low[k], high[k] = Fraction(0), max(high) * 10**30
     return (_stable_gain if curve.ann else _weighted_gain)(curve, low, high)
 
 
@@ -332,10 +346,10 @@ def _weighted_gain(
 ) -> tuple[Decimal, list[Fraction]]:
     sizes, weights = curve.balances, curve.weights
     free = [weight / size for weight, size in zip(weights, sizes, strict=True)]
-    ends = [log(_ratio(c, f)) for c, f in zip(low, free, strict=True)]
+    ends = [log(_ratio(c, f)) if c else -inf for c, f in zip(low, free, strict=True)]
     tops = [log(_ratio(c, f)) for c, f in zip(high, free, strict=True)]
     share = [float(weight) for weight in weights]
-    below, above = min(ends), max(tops)
+    below, above = min(e for e in ends if e > -inf), max(tops)
     for _ in range(_HALVINGS):
         middle = 0.5 * (below + above)
         parts = zip(share, ends, tops, strict=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 
 import numpy as np
@@ -45,8 +46,11 @@ def prove(
 ) -> Certificate:
     """Bound, arbitrage floor and gap of exact ``fills``, in numeraire units."""
     value = surplus(batch, fills)
-    if not _pays_floors(batch, fills):
-        batch = replace(batch, problem=replace(batch.problem, floors=(), caps=()))
+    generous: Problem | None = None
+    if not (_pays_floors(batch, fills) and _keeps_caps(batch, fills, batch.problem)):
+        generous = _without_policy(batch, fills)
+        batch = replace(batch, problem=generous)
+    fair = bool(batch.problem.caps) and generous is None
     problem = batch.problem
     leaves = cover(problem, relaxed, value)
     worst = max(leaves, key=lambda leaf: leaf.bound)
@@ -60,10 +64,12 @@ def prove(
     assumptions = ["lots, gas and uniform rates only lower what can be had"]
     if problem.floors:
         assumptions.append("every pair gets the surplus of the reference outcome at least")
-    if problem.caps:
+    if fair:
         assumptions.append("no pair is paid above the best of reference price, outcome and limit")
     else:
         assumptions.append("no pair is paid above ten times the best of reference and limit")
+        if generous is not None:
+            assumptions[-1] += ", or than it is paid here"
     if batch.capped:
         assumptions.append("no flow moves a curve's marginal rate further than the impact allowed")
     if batch.graph.sampled:
@@ -130,9 +136,9 @@ def cover(problem: Problem, relaxed: Plan, value: float) -> list[Case]:
 
 
 def _case(problem: Problem, start: Plan, whole: frozenset[int], out: frozenset[int]) -> Case:
-    candidates = [program.duals(problem, start, whole, out)]
-    if not (whole or out):
-        candidates.append(start)
+    candidates = [start]  # any prices prove a bound
+    with suppress(program.ProgramError):
+        candidates.append(program.duals(problem, start, whole, out))
     bounded = [
         (certificate.bound(problem, plan.nu, plan.multipliers, whole, out), k)
         for k, plan in enumerate(candidates)
@@ -186,6 +192,34 @@ def _pays_floors(batch: Batch, fills: Sequence[Fill]) -> bool:
         if surplus(batch, kept) < floor.amount * (1.0 - 1e-9):
             return False
     return True
+
+
+def _rates(batch: Batch, fills: Sequence[Fill]) -> dict[int, float]:
+    """The rate that each filled order got, fee included, in normalised units."""
+    by_digest = {fill.digest: fill for fill in fills}
+    rates = {}
+    for i, (intent, order) in enumerate(zip(batch.intents, batch.problem.orders, strict=True)):
+        fill = by_digest.get(intent.digest)
+        if fill is not None:
+            per_unit = float(batch.unit[order.sell] / batch.unit[order.buy])
+            rates[i] = (fill.buy + fill.fee) / fill.sell * per_unit
+    return rates
+
+
+def _keeps_caps(batch: Batch, fills: Sequence[Fill], problem: Problem) -> bool:
+    """Whether exact fills stay within the caps; if not, nothing may be proven with them."""
+    rates = _rates(batch, fills)
+    return all(rate <= problem.cap(i) * (1.0 + 1e-9) for i, rate in rates.items())
+
+
+def _without_policy(batch: Batch, fills: Sequence[Fill]) -> Problem:
+    """No floors, and caps so generous that the answer itself is within them."""
+    bare = replace(batch.problem, floors=(), caps=())
+    rates = _rates(batch, fills)
+    generous = tuple(
+        max(bare.cap(i), rates.get(i, 0.0) * (1.0 + 1e-9)) for i in range(len(bare.orders))
+    )
+    return replace(bare, caps=generous)
 
 
 def surplus(batch: Batch, fills: Sequence[Fill]) -> float:
