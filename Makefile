@@ -10,10 +10,11 @@ STAMP := $(VENV)/.installed
 NODE_STAMP := node_modules/.installed
 WORKERS ?= 2
 KILLS ?= 200
+CORRUPTIONS ?= 10000
 
 need = command -v $(1) >/dev/null || { echo "missing prerequisite: $(1) ($(2))" >&2; exit 3; }
 
-.PHONY: help setup run demo test check format contracts crash bench lock clean
+.PHONY: help setup run demo test check format contracts crash fuzz bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
@@ -61,6 +62,9 @@ contracts: $(NODE_STAMP) ## compile the contracts into contracts/artifacts
 
 crash: setup ## kill -9 the daemon KILLS times at random moments; resumable, report in reports/crash.json
 	$(BIN)/python -m benchmarks.crash --kills $(KILLS)
+
+fuzz: setup ## CORRUPTIONS false claims, all of which the checker must reject; resumable, report in reports/fuzz.json
+	$(BIN)/python -m benchmarks.fuzz --corruptions $(CORRUPTIONS) --workers $(WORKERS)
 
 bench: setup ## intents per second, accept-to-settled, LP time; report in reports/bench.json
 	$(BIN)/python -m benchmarks.bench

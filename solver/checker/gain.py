@@ -480,7 +480,7 @@ def _stable_search(
 
     def level(t: float) -> float:
         small, large = -700.0, 50.0
-        for _ in range(90):
+        for _ in range(50):
             middle = 0.5 * (small + large)
             log_sum = middle + sum(log(x) for x in ends(t, exp(middle)) if x > 0)
             small, large = (middle, large) if log_sum < log(constant) else (small, middle)
@@ -489,7 +489,7 @@ def _stable_search(
     start = ann / min(highs)
     small, large = log(start) - 60.0, log(start) + 140.0
     t = m = 0.0
-    for _ in range(110):
+    for _ in range(55):
         middle = 0.5 * (small + large)
         t = start + exp(middle)
         m = level(t)
