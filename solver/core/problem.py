@@ -17,7 +17,7 @@ from solver.core.curves import Arcs, Array
 from solver.core.graph import ESCROW, NOW, Graph, Node
 from solver.core.types import BPS, Intent, Kind, TokenId
 
-_MOST_RATE = 10.0
+MOST_RATE = 10.0
 
 
 class Order(Struct, frozen=True):
@@ -71,7 +71,7 @@ class Problem(Struct, frozen=True):
             return self.caps[i]
         order = self.orders[i]
         reference = float(self.prices[order.sell] / self.prices[order.buy])
-        return _MOST_RATE * max(order.limit, reference)
+        return MOST_RATE * max(order.limit, reference)
 
 
 class Plan(Struct, frozen=True):

@@ -23,6 +23,10 @@ from solver.core.types import BPS, Certificate, Exact, Fill, Kind, Leaf, Leg, To
 from solver.core.venue import Pool, Snapshot
 
 OBJECTIVE = "sum of surplus over the limits, exact-in in the buy token, exact-out in the sell token"
+ONLY_LOWER = "lots, gas and uniform rates only lower what can be had"
+GENEROUS_CAPS = "no pair is paid above ten times the best of reference and limit"
+SAMPLED = "curves sampled, not declared: "
+DERIVED_PRICES = "missing reference prices follow from pool rates"
 _MAX_LEAVES = 32
 _CLOSED = 1e-9
 
@@ -61,21 +65,21 @@ def prove(
     net_gap = max(0.0, gap - floor)
     by_digest = {intent.digest: intent for intent in batch.intents}
     volume = sum(prices[by_digest[fill.digest].swap.buy] * (fill.buy + fill.fee) for fill in fills)
-    assumptions = ["lots, gas and uniform rates only lower what can be had"]
+    assumptions = [ONLY_LOWER]
     if problem.floors:
         assumptions.append("every pair gets the surplus of the reference outcome at least")
     if fair:
         assumptions.append("no pair is paid above the best of reference price, outcome and limit")
     else:
-        assumptions.append("no pair is paid above ten times the best of reference and limit")
+        assumptions.append(GENEROUS_CAPS)
         if generous is not None:
             assumptions[-1] += ", or than it is paid here"
     if batch.capped:
         assumptions.append("no flow moves a curve's marginal rate further than the impact allowed")
     if batch.graph.sampled:
-        assumptions.append("curves sampled, not declared: " + ", ".join(batch.graph.sampled))
+        assumptions.append(SAMPLED + ", ".join(batch.graph.sampled))
     if len(prices) > len(snapshot.prices):
-        assumptions.append("missing reference prices follow from pool rates")
+        assumptions.append(DERIVED_PRICES)
     proven = [_leaf(batch, leaf, prices) for leaf in leaves]
     return Certificate(
         objective=OBJECTIVE,

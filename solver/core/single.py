@@ -16,10 +16,10 @@ from solver.core import graph, pricing, proof
 from solver.core.graph import Node
 from solver.core.kernels import Array
 from solver.core.pricing import Priced
-from solver.core.problem import Batch, Plan, buy_node, normalise, sell_node
+from solver.core.problem import MOST_RATE, Batch, Plan, buy_node, normalise, sell_node
 from solver.core.routing.network import Network
-from solver.core.routing.orders import buy_exactly, sell_down_to
-from solver.core.routing.router import UNLIMITED, Clock, Route, find_route
+from solver.core.routing.orders import arbitrage_in, buy_exactly, sell_down_to
+from solver.core.routing.router import UNLIMITED, Clock, Route, fair_prices, find_route
 from solver.core.types import (
     BPS,
     Certificate,
@@ -35,6 +35,7 @@ from solver.core.venue import Snapshot
 from solver.core.verify import verify
 
 _TOLERANCE = 1e-6
+_OUTWARD = 1e-12  # of the order, for rounding in sums of non-negative terms
 
 
 class Ask(Struct, frozen=True):
@@ -54,10 +55,12 @@ class Found(Struct, frozen=True):
     """
 
     route: Route
+    proof: Route
     sold: float
     bought: float
     surplus_bound: float
     whole_bound: float
+    arbitrage: float
     scale: float
 
 
@@ -110,22 +113,27 @@ def _find(intent: Intent, ask: Ask, network: Network, clock: Clock) -> Found:
         purchase, _ = buy_exactly(
             network, ask.source, ask.target, ask.size, ask.most_input, _TOLERANCE, None, clock
         )
-        slope = max(float(purchase.route.nu[ask.source]), 1e-300)
+        slope = max(float(purchase.proof.nu[ask.source]), 1e-300)
         bound = ask.size / ask.limit - purchase.least_input
         bought = ask.size if purchase.reached else 0.0
         return Found(
-            purchase.route, purchase.route.amount, bought, max(0.0, bound), bound, 1.0 / slope
-        )
+            purchase.route, purchase.proof, purchase.route.amount, bought, max(0.0, bound), bound,
+            arbitrage_in(purchase.proof), 1.0 / slope,
+        )  # fmt: skip
     if intent.swap.partial_fill:
         sale, _ = sell_down_to(
             network, ask.source, ask.target, ask.size, ask.limit, _TOLERANCE, None, clock
         )
         sold = sale.route.amount
         bought = sale.route.value - ask.limit * (ask.size - sold)
-        return Found(sale.route, sold, bought, sale.surplus_bound, sale.surplus_bound, 1.0)
+        bound = sale.surplus_bound
+        return Found(
+            sale.route, sale.route, sold, bought, bound, bound, arbitrage_in(sale.route), 1.0
+        )
     route, _ = find_route(network, ask.source, ask.target, ask.size, _TOLERANCE, None, clock)
     bound = route.bound - ask.limit * ask.size
-    return Found(route, ask.size, route.value, max(0.0, bound), bound, 1.0)
+    unearned = arbitrage_in(route)
+    return Found(route, route, ask.size, route.value, max(0.0, bound), bound, unearned, 1.0)
 
 
 def _settle(
@@ -198,7 +206,7 @@ def _local_prices(batch: Batch, network: Network, found: Found) -> Array:
     nu = np.zeros(len(batch.graph.nodes))
     for n, node in enumerate(batch.graph.nodes):
         if node.token in network.index:
-            nu[n] = found.route.nu[network.index[node.token]] * found.scale
+            nu[n] = found.proof.nu[network.index[node.token]] * found.scale
     return nu
 
 
@@ -218,21 +226,17 @@ def _certificate(
     if priced:
         batch, _ = _as_batch(snapshot, intent, fee, prices, network, found)
         value = proof.surplus(batch, fills) * batch.scale
-    whole = dict(
-        zip(
-            (proof.node_name(Node(token)) for token in network.tokens),
-            (proof.decimal(float(nu) * found.scale * prices[token])
-             for nu, token in zip(found.route.nu, network.tokens, strict=True)),
-            strict=True,
-        )
-    )  # fmt: skip
-    leaves = [Leaf([], [], proof.decimal(found.surplus_bound), whole, {})]
-    upper = found.surplus_bound
+    leaves = _leaves(intent, ask, prices, network, found)
+    worst = max(leaves, key=lambda leaf: float(leaf.bound))
+    per_unit = prices[intent.swap.sell] / prices[intent.swap.buy]
+    upper = float(worst.bound)
     volume = sum(prices[intent.swap.buy] * (fill.buy + fill.fee) for fill in fills)
     gap = max(0.0, upper - value)
-    assumptions = ["lots and gas only lower what can be had"]
+    assumptions = [proof.ONLY_LOWER, proof.GENEROUS_CAPS]
+    if len(prices) > len(snapshot.prices):
+        assumptions.append(proof.DERIVED_PRICES)
     if network.assumed:
-        assumptions.append("curves sampled, not declared: " + ", ".join(sorted(network.assumed)))
+        assumptions.append(proof.SAMPLED + ", ".join(sorted(network.assumed)))
     if len(network.joint.ann):
         assumptions.append("a pool of three or more coins trades within its joint trading set")
     if found.route.note:
@@ -246,12 +250,53 @@ def _certificate(
         gap=proof.decimal(gap),
         net_gap=proof.decimal(gap),
         net_gap_bps=f"{gap / volume * BPS:.6f}" if volume > 0 else "0",
-        prices=whole,
+        prices=worst.prices,
         multipliers={},
         snapshot_hash=snapshot.hash,
         assumptions=assumptions,
         leaves=leaves,
+        caps={intent.digest: proof.decimal(MOST_RATE * max(ask.limit, 1.0) * per_unit)},
+        reference={
+            str(token): proof.decimal(price)
+            for token, price in sorted(prices.items())
+            if snapshot.prices.get(token, 0.0) <= 0.0
+        },
     )
+
+
+def _leaves(
+    intent: Intent,
+    ask: Ask,
+    prices: Mapping[TokenId, float],
+    network: Network,
+    found: Found,
+) -> list[Leaf]:
+    """A partial order in one case; any other order whole, and out.
+
+    Out, prices that nothing can beat prove that nothing is gained, unless there is arbitrage.
+    """
+    nu = found.proof.nu * found.scale
+    if intent.swap.kind is Kind.EXACT_OUT:
+        nu[ask.source] = 1.0
+    room = _OUTWARD * (ask.size + abs(found.whole_bound))
+    named = _named(nu, prices, network)
+    if intent.swap.partial_fill:
+        return [Leaf([], [], proof.decimal(found.surplus_bound + room), named, {})]
+    fair = fair_prices(network, ask.target)
+    idle = _named(nu if fair is None else fair, prices, network)
+    unearned = found.arbitrage * found.scale if fair is None else 0.0
+    return [
+        Leaf([intent.digest], [], proof.decimal(found.whole_bound + room), named, {}),
+        Leaf([], [intent.digest], proof.decimal(unearned + room), idle, {}),
+    ]
+
+
+def _named(nu: Array, prices: Mapping[TokenId, float], network: Network) -> dict[str, str]:
+    """ν per base unit by the name of the node."""
+    return {
+        proof.node_name(Node(token)): proof.decimal(float(worth) * prices[token])
+        for worth, token in zip(nu, network.tokens, strict=True)
+    }
 
 
 def _reasons(

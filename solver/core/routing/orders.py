@@ -21,10 +21,12 @@ _NEWTON = 8
 class Purchase(Struct, frozen=True):
     """A route that buys ``wanted``; no input below ``least_input`` can (∞: nothing can).
 
-    ``reached`` says whether the route really brings that much.
+    ``reached`` says whether the route really brings that much; the prices of ``proof`` prove the
+    least input.
     """
 
     route: Route
+    proof: Route
     wanted: float
     least_input: float
     reached: bool
@@ -58,13 +60,16 @@ def buy_exactly(
 ) -> tuple[Purchase, Warm | None]:
     """The least input that buys ``wanted`` (numeraire), at most ``most_input``."""
     amount = min(1.002 * wanted, most_input)
-    least, best = 0.0, None
+    least = 0.0
+    best: Route | None = None
+    proof: Route | None = None
     for _ in range(_NEWTON):
         route, found = find_route(network, source, target, amount, tolerance, warm, clock)
         warm = found or warm
         if best is None or route.value >= wanted * (1.0 - 1e-12) or route.value > best.value:
             best = route
-        least = max(least, _least_input(route, wanted))
+        if proof is None or _least_input(route, wanted) > least:
+            least, proof = _least_input(route, wanted), route
         if least > most_input or not clock.allows(0.0):
             break
         missing = wanted - route.value
@@ -75,7 +80,8 @@ def buy_exactly(
         if amount <= 0.0:
             break
     assert best is not None
-    return Purchase(best, wanted, least, best.value >= wanted * (1.0 - 1e-12)), warm
+    assert proof is not None
+    return Purchase(best, proof, wanted, least, best.value >= wanted * (1.0 - 1e-12)), warm
 
 
 def sell_down_to(
@@ -95,13 +101,13 @@ def sell_down_to(
     return sale, warm
 
 
-def _arbitrage(route: Route) -> float:
+def arbitrage_in(route: Route) -> float:
     """Σ arb(ν) of the prices that prove a route's bound."""
     return max(0.0, route.bound - float(route.nu[route.source]) * route.amount)
 
 
 def _least_input(route: Route, wanted: float) -> float:
-    rest = wanted - _arbitrage(route)
+    rest = wanted - arbitrage_in(route)
     slope = float(route.nu[route.source])
     if route.bound == inf or rest <= 0.0:
         return 0.0

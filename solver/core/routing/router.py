@@ -121,6 +121,17 @@ def find_route(
     return search.answer()
 
 
+def fair_prices(network: Network, target: int) -> Array | None:
+    """Prices at which no arc gains, 1 at the target; None where a cycle of arcs does."""
+    nu = np.empty(len(network.tokens))
+    cap = np.full(len(network.tokens), inf)
+    ended = extend(network.in_start, network.in_tail, network.in_spot, cap, target, _VISITS, nu)
+    gains = ended and bool(
+        np.any(network.spot * nu[network.head] > nu[network.tail] * (1.0 + 1e-15))
+    )
+    return nu if ended and not gains else None
+
+
 class _Solved(Struct, frozen=True):
     """Local tokens, their ν and inflow, and λ and μ of the joint pools that took part."""
 
