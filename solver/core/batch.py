@@ -36,11 +36,13 @@ from solver.core.types import (
     Kind,
     OpenReason,
     Solution,
+    TokenId,
 )
 from solver.core.venue import Snapshot
 from solver.core.verify import verify
 
 _MAX_CYCLES = 12
+_MOST_RATE = 1_000.0
 _EXPLAINED_HOPS = 4
 
 
@@ -87,6 +89,8 @@ def solve_batch(
         for token in (intent.swap.sell, intent.swap.buy):
             if token not in prices:
                 refused.setdefault(intent.digest, ("no_price", f"no reference price of {token}"))
+        if intent.digest not in refused and _is_absurd(intent, prices):
+            refused[intent.digest] = ("limit_out_of_reach", "far above the reference rate")
     kept = [intent for intent in ordered if intent.digest not in refused]
     if not kept:
         return _empty(snapshot, refused)
@@ -115,6 +119,13 @@ def _refused(
         if fee > cap:
             refused[intent.digest] = ("fee_above_cap", f"gas costs {fee}, maxFee allows {cap}")
     return refused
+
+
+def _is_absurd(intent: Intent, prices: Mapping[TokenId, float]) -> bool:
+    """Whether a limit is so far from the reference rate that it would spoil the scaling of all."""
+    swap = intent.swap
+    asked = swap.buy_amount * prices[swap.buy]
+    return asked > _MOST_RATE * swap.sell_amount * prices[swap.sell]
 
 
 def _to_integers(

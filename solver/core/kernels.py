@@ -6,6 +6,7 @@ A *level* is a concave curve f with f(0) = 0 on [0, capacity], given by a kind a
     PRODUCT   a, b, γ                   f = b·γx/(a + γx)
     WEIGHTED  a, b, γ, w                f = b·(1 − (a/(a + γx))^w)
     STABLE    c, y₀, g, h, q, K         f = h·(y₀ − y(c + gx)), y² + (q + z)·y = K/z at z = c + gx
+    LOG       a, b                      f = a·log(1 + bx); with b < 0 a cost, x below −1/b
 
 PRODUCT also stands for one tick of concentrated liquidity on its virtual reserves. The stable form
 is the invariant Ann·Σx + D = Ann·D + D^(n+1)/(n^n·Πx) solved for one coin: a quadratic, with
@@ -26,7 +27,7 @@ Array = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 KindArray = NDArray[np.int8]
 
-LINEAR, PRODUCT, WEIGHTED, STABLE = 0, 1, 2, 3
+LINEAR, PRODUCT, WEIGHTED, STABLE, LOG = 0, 1, 2, 3, 4
 WIDTH = 6
 _NEWTON = 60
 _TINY = 1e-300
@@ -51,6 +52,8 @@ def level_output(kind: int, p: Array, x: float) -> float:
         return p[1] * p[2] * x / (p[0] + p[2] * x)
     if kind == WEIGHTED:
         return -p[1] * expm1(-p[3] * log1p(p[2] * x / p[0]))
+    if kind == LOG:
+        return p[0] * log1p(p[1] * x)
     return p[3] * (p[1] - stable_other(p[0] + p[2] * x, p[4], p[5]))
 
 
@@ -65,6 +68,8 @@ def level_slope(kind: int, p: Array, x: float) -> float:
     if kind == WEIGHTED:
         grown = p[2] * x / p[0]
         return p[1] * p[3] * p[2] / p[0] * np.exp(-(p[3] + 1.0) * log1p(grown))
+    if kind == LOG:
+        return p[0] * p[1] / (1.0 + p[1] * x)
     z = p[0] + p[2] * x
     y = stable_other(z, p[4], p[5])
     return p[2] * p[3] * (y + p[5] / (z * z)) / (2.0 * y + p[4] + z)
@@ -82,6 +87,9 @@ def level_bend(kind: int, p: Array, x: float) -> float:
         grown = p[2] * x / p[0]
         share = p[2] / p[0]
         return -p[1] * p[3] * (p[3] + 1.0) * share * share * np.exp(-(p[3] + 2.0) * log1p(grown))
+    if kind == LOG:
+        share = p[1] / (1.0 + p[1] * x)
+        return -p[0] * share * share
     z = p[0] + p[2] * x
     y = stable_other(z, p[4], p[5])
     width = 2.0 * y + p[4] + z

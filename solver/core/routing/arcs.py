@@ -30,7 +30,7 @@ from solver.core.kernels import (
     supremum,
 )
 
-TICKS, STEPS = 4, 5
+TICKS, STEPS = 5, 6
 IndexArray = NDArray[np.int32]
 Table = NDArray[np.float64]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from solver.core.jit import compiled
 from solver.core.kernels import Array, IntArray, KindArray
 from solver.core.routing.arcs import Table, arc_output
+from solver.core.routing.joint import pair_output
 
 Mask = NDArray[np.bool_]
 
@@ -114,11 +115,22 @@ def push(
     par: Array,
     table_of: IntArray,
     table: Table,
+    joint: IntArray,
+    start: IntArray,
+    coin_in: IntArray,
+    coin_out: IntArray,
+    state: Array,
+    weight: Array,
+    ann: Array,
+    into: Array,
+    out: Array,
+    gross: Array,
     used: Array,
 ) -> float:
     """Send ``amount`` through; ``used`` becomes the input of each arc, the result what arrives.
 
-    Flows of one candidate arc are whole arcs here, so that ticks and levels are taken in order.
+    A flow is one whole arc here, so ticks and levels are taken in order. ``joint`` names the joint
+    pool of each arc or −1; ``state`` are the joint pools' balances and moves with the flow.
     """
     m = len(tail)
     balance, share = np.zeros(tokens), np.zeros(tokens)
@@ -135,6 +147,17 @@ def push(
                 x = balance[t] * flow[a] / share[t]
                 used[a] = x
                 k = arc[a]
-                balance[head[a]] += arc_output(kind[k], par[k], table_of[k], table, x)
+                if joint[a] < 0:
+                    balance[head[a]] += arc_output(kind[k], par[k], table_of[k], table, x)
+                    continue
+                i, j = coin_in[a], coin_out[a]
+                first, last = start[joint[a]], start[joint[a] + 1]
+                given = pair_output(
+                    state[first:last], weight[first:last], ann[joint[a]],
+                    i - first, j - first, into[i] * x,
+                )  # fmt: skip
+                state[i] += gross[i] * x
+                state[j] -= given
+                balance[head[a]] += out[j] * given
         balance[t] = 0.0
     return balance[target]

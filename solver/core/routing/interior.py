@@ -3,12 +3,14 @@
     maximise    what arrives at B
     subject to  1·[t = A] + Σ_in f(x) − Σ_out x ≥ 0 at every token t ≠ B,   0 ≤ x ≤ c
 
-with one variable per level, flows in units of the order. Mehrotra's predictor–corrector on the
-perturbed optimality conditions; per level the bound multipliers are eliminated, so each iteration
-solves one positive definite system in the token prices ν:
+with one variable per level, flows in units of the order. A level takes ``drain``·x at its tail,
+gives f(x) at its head and κ·x at a third node: drain is 1 and κ is 0 for a plain arc, and pools of
+three or more coins are stars of such levels around nodes of their own. Mehrotra's
+predictor–corrector on the perturbed optimality conditions; per level the bound multipliers are
+eliminated, so each iteration solves one positive definite system in the token prices ν:
 
-    Σ u·uᵀ/H dν + diag(s/ν) dν = τ/ν − C − Σ u·R/H,   u = f′ at the head, −1 at the tail,
-    R = ν_j f′ − ν_i + τ/x − τ/(c − x),               H = −ν_j f″ + z/x + w/(c − x).
+    Σ u·uᵀ/H dν + diag(s/ν) dν = τ/ν − C − Σ u·R/H,   u = f′ at j, −drain at i, κ at k,
+    R = uᵀν + τ/x − τ/(c − x),                        H = −ν_j f″ + z/x + w/(c − x).
 
 Source: Wright, "Primal-Dual Interior-Point Methods", ch. 10, for the predictor–corrector.
 """
@@ -74,6 +76,9 @@ def _substitute(matrix: Array, n: int, rhs: Array) -> None:
 def interior_point(
     tail: IntArray,
     head: IntArray,
+    third: IntArray,
+    drain: Array,
+    kappa: Array,
     kind: KindArray,
     par: Array,
     capacity: Array,
@@ -116,8 +121,10 @@ def interior_point(
             slope[a] = level_slope(kind[a], par[a], x[a])
             bend[a] = level_bend(kind[a], par[a], x[a])
             balance[head[a]] += f[a]
-            balance[tail[a]] -= x[a]
-            miss = nu[head[a]] * slope[a] - nu[tail[a]] + z[a] - w[a]
+            balance[tail[a]] -= drain[a] * x[a]
+            balance[third[a]] += kappa[a] * x[a]
+            worth = nu[head[a]] * slope[a] - drain[a] * nu[tail[a]] + kappa[a] * nu[third[a]]
+            miss = worth + z[a] - w[a]
             dual_miss = max(dual_miss, abs(miss))
             total += x[a] * z[a]
             pairs += 1
@@ -144,12 +151,15 @@ def interior_point(
             rise[a] = bowed
             i, j = tail[a], head[a]
             weight = 1.0 / bowed
-            matrix[i, i] += weight
-            matrix[j, j] += slope[a] * slope[a] * weight
-            if i > j:
-                matrix[i, j] -= slope[a] * weight
-            else:
-                matrix[j, i] -= slope[a] * weight
+            down, up = drain[a], slope[a]
+            matrix[i, i] += down * down * weight
+            matrix[j, j] += up * up * weight
+            matrix[max(i, j), min(i, j)] -= down * up * weight
+            if kappa[a] != 0.0:
+                k, aside = third[a], kappa[a]
+                matrix[k, k] += aside * aside * weight
+                matrix[max(i, k), min(i, k)] -= down * aside * weight
+                matrix[max(j, k), min(j, k)] += up * aside * weight
         for t in range(n):
             matrix[t, t] += s[t] / nu[t]
             matrix[target, t] = 0.0
@@ -166,12 +176,14 @@ def interior_point(
             for t in range(n):
                 rhs[t] = (tau + extra_slack[t]) / nu[t] - balance[t]
             for a in range(m):
-                r = nu[head[a]] * slope[a] - nu[tail[a]] + (tau + extra_low[a]) / x[a]
+                r = nu[head[a]] * slope[a] - drain[a] * nu[tail[a]] + kappa[a] * nu[third[a]]
+                r += (tau + extra_low[a]) / x[a]
                 if capacity[a] < inf:
                     r -= (tau + extra_high[a]) / (capacity[a] - x[a])
                 dx[a] = r
                 rhs[head[a]] -= slope[a] * r / rise[a]
-                rhs[tail[a]] += r / rise[a]
+                rhs[tail[a]] += drain[a] * r / rise[a]
+                rhs[third[a]] -= kappa[a] * r / rise[a]
             rhs[target] = 0.0
             _substitute(matrix, n, rhs)
             step_primal, step_dual = 1.0, 1.0
@@ -187,7 +199,8 @@ def interior_point(
                 if ds[t] < 0.0:
                     step_primal = min(step_primal, -_TO_BOUNDARY * s[t] / ds[t])
             for a in range(m):
-                dx[a] = (dx[a] + slope[a] * dnu[head[a]] - dnu[tail[a]]) / rise[a]
+                moved = slope[a] * dnu[head[a]] - drain[a] * dnu[tail[a]]
+                dx[a] = (dx[a] + moved + kappa[a] * dnu[third[a]]) / rise[a]
                 dz[a] = (tau + extra_low[a] - z[a] * dx[a]) / x[a] - z[a]
                 if dx[a] < 0.0:
                     step_primal = min(step_primal, -_TO_BOUNDARY * x[a] / dx[a])

@@ -82,6 +82,10 @@ class Network:
         self.unit: Array = np.array([1.0 / prices[token] for token in self.tokens])
         for number in range(len(rows)):
             self._place(number, self._held[number], placed=False)
+        self.joint = Joints(self)
+        for number in range(len(rows)):
+            self.joint.add(number, self._held[number])
+        self.joint.close()
         self.spot = np.empty(count)
         self._adjacency()
         self._rates: dict[int, Array] = {}
@@ -111,6 +115,7 @@ class Network:
             self.pools[number] = pool
             moved.append(number)
             self._place(number, arcs, placed=True)
+            self.joint.update(number, arcs)
             self._held[number] = arcs
         if not moved:
             return np.empty(0, np.int64)
@@ -209,6 +214,99 @@ class Network:
         )  # fmt: skip
         for step, cached in self._rates.items():
             kernel.rates(self.kind, self.par, self.table, self.rows, changed, 2.0**step, cached)
+
+
+class Joints:
+    """Pools of three or more coins, coin by coin; see :mod:`solver.core.routing.joint`.
+
+    ``of_pool[p]`` is the joint pool of pool p or −1, and its coins are start[j]…start[j + 1]. In the
+    invariant's units a coin has ``reserve``; one numeraire paid in is ``gross`` units, ``into`` after
+    the fee; one unit taken out is ``out`` numeraire. ``excess`` is E, 0 for a weighted pool.
+    ``coin_in[a]`` and ``coin_out[a]`` are the coins of arc a, −1 for arcs of other pools.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self._network = network
+        self._rows: list[list[float]] = []
+        self._starts: list[int] = [0]
+        self._kinds: list[tuple[float, float]] = []  # Ann and E
+        self.of_pool: IntArray = np.full(len(network.pools), -1, np.int64)
+
+    def add(self, number: int, arcs: tuple[Arc, ...]) -> None:
+        """Take a pool in if it has more than two coins behind one state."""
+        if len(arcs) < 3 or not all(isinstance(arc, WeightedArc | StableArc) for arc in arcs):
+            return
+        coins, ann, excess = self._coins(arcs)
+        if coins:
+            self.of_pool[number] = len(self._kinds)
+            self._rows += coins
+            self._starts.append(len(self._rows))
+            self._kinds.append((ann, excess))
+
+    def close(self) -> None:
+        """Lists to arrays."""
+        rows = np.array(self._rows).reshape(len(self._rows), 6)
+        self.start: IntArray = np.array(self._starts, np.int64)
+        self.token: IntArray = rows[:, 0].astype(np.int64)
+        self.reserve, self.weight, self.into, self.out, self.gross = (
+            np.ascontiguousarray(rows[:, k]) for k in range(1, 6)
+        )
+        kinds = np.array(self._kinds).reshape(len(self._kinds), 2)
+        self.ann, self.excess = np.ascontiguousarray(kinds[:, 0]), kinds[:, 1].copy()
+        network = self._network
+        self.coin_in: IntArray = np.full(network.arc_count, -1, np.int64)
+        self.coin_out: IntArray = np.full(network.arc_count, -1, np.int64)
+        for number in np.nonzero(self.of_pool >= 0)[0]:
+            first = int(self.start[self.of_pool[number]])
+            coins = self.token[first : self.start[self.of_pool[number] + 1]].tolist()
+            for a in range(network.first_arc[number], network.first_arc[number + 1]):
+                self.coin_in[a] = first + coins.index(network.tail[a])
+                self.coin_out[a] = first + coins.index(network.head[a])
+
+    def update(self, number: int, arcs: tuple[Arc, ...]) -> None:
+        """The state of a moved pool."""
+        j = self.of_pool[number]
+        if j >= 0:
+            coins, _, self.excess[j] = self._coins(arcs)
+            for c, row in zip(range(self.start[j], self.start[j + 1]), coins, strict=True):
+                self.reserve[c] = row[1]
+                self.into[c], self.out[c], self.gross[c] = row[3:]
+
+    def _coins(self, arcs: tuple[Arc, ...]) -> tuple[list[list[float]], float, float]:
+        """token, reserve, weight, into, out and gross of each coin; Ann; E."""
+        network = self._network
+        first = arcs[0]
+        if isinstance(first, WeightedArc):
+            weights = {a.token_in: a for a in arcs if isinstance(a, WeightedArc)}
+            whole = sum(arc.weight_in for arc in weights.values())
+            rows = []
+            for token, arc in weights.items():
+                t = network.index[token]
+                size = arc.reserve_in / float(network.unit[t])
+                rows.append([t, size, arc.weight_in / whole, 1.0 - arc.fee, 1.0, 1.0])
+            return rows, 0.0, 0.0
+        assert isinstance(first, StableArc)
+        if curves.stable_numbers(first) is None:
+            return [], 0.0, 0.0
+        places = {a.index_in: network.index[a.token_in] for a in arcs if isinstance(a, StableArc)}
+        per_numeraire = {k: first.scales[k] * float(network.unit[t]) for k, t in places.items()}
+        shrink = len(places) / sum(per_numeraire.values())
+        d = curves.stable_invariant(first.balances, first.ann)
+        rows = []
+        for k, balance in enumerate(first.balances):
+            gross = per_numeraire.get(k, 1.0 / shrink) * shrink
+            rows.append(
+                [
+                    places.get(k, -1),
+                    balance * shrink,
+                    1.0,
+                    gross * (1.0 - first.fee_in),
+                    (1.0 - first.fee_out) / gross,
+                    gross,
+                ]  # fmt: skip
+            )
+        excess = (sum(first.balances) - d + d / first.ann) * shrink
+        return rows, first.ann, excess
 
 
 class _Tables:

@@ -14,12 +14,12 @@ from math import inf
 import numpy as np
 from msgspec import Struct
 
-from solver.core.kernels import WIDTH, Array, IntArray, level_input_at
-from solver.core.routing.arcs import expand
+from solver.core.kernels import Array, IntArray
 from solver.core.routing.extension import extend, follow, gaining
 from solver.core.routing.flow import order_tokens, prune, push
-from solver.core.routing.interior import interior_point
+from solver.core.routing.joint import joint_total, least_total
 from solver.core.routing.labels import select
+from solver.core.routing.model import Local, build_model, localise
 from solver.core.routing.network import Network
 
 _SIZES = (1.0 / 64.0, 1.0 / 8.0, 1.0)
@@ -27,7 +27,6 @@ _PER_SIZE = 60
 _MOST_ROUNDS = 12
 _ADDED = 150
 _PATH = 16
-_SLACK = 4e-3
 _NEAR = 12e-4
 _THRESHOLDS = (1e-6, 3e-5, 5e-4)
 _VISITS = 40
@@ -54,6 +53,8 @@ class Route(Struct, frozen=True):
     @property
     def gap(self) -> float:
         """(bound − value)/bound."""
+        if self.bound == inf:
+            return 1.0
         return (self.bound - self.value) / self.bound if self.bound > 0.0 else 0.0
 
 
@@ -89,6 +90,16 @@ def find_route(
     return search.answer()
 
 
+class _Solved(Struct, frozen=True):
+    """Local tokens, their ν and inflow, and λ and μ of the joint pools that took part."""
+
+    tokens: IntArray
+    nu: Array
+    inflow: Array
+    lam: Array
+    mu: Array
+
+
 class _Search:
     """The state of one solve."""
 
@@ -107,13 +118,15 @@ class _Search:
         self._best: tuple[float, IntArray, Array] = (0.0, np.empty(0, np.int64), np.empty(0))
         self._bound = inf
         self._bound_nu: Array = np.zeros(len(network.tokens))
+        self._best_guess = inf
+        self._pending: tuple[Array, IntArray, Array, Array, Array] | None = None
         self._last_nu: Array | None = None
         self._note = ""
 
     @property
     def certified(self) -> bool:
         """Whether value and bound are within the tolerance."""
-        return self._bound - self._best[0] <= self._tolerance * self._bound
+        return self._bound < inf and self._bound - self._best[0] <= self._tolerance * self._bound
 
     def begin(self) -> None:
         """Candidates from labels at three sizes."""
@@ -150,11 +163,10 @@ class _Search:
             solved = self._solve(accuracy)
             if solved is None:
                 return
-            tokens, nu, inflow = solved
-            grew = self._prove(tokens, nu, inflow, threshold)
+            grew = self._prove(solved, threshold)
             if self.certified or stop():
                 return
-            gap = self._bound - self._best[0]
+            gap = min(self._bound, self._best_guess) - self._best[0]
             if gap > 0.5 * before or not grew:
                 threshold *= 1e-4
                 accuracy *= 0.3
@@ -162,8 +174,24 @@ class _Search:
                     return
             before = gap
 
+    def _settle_bound(self) -> None:
+        """The exact bound of the best prices so far; joint pools make it dearer than the guess."""
+        if self._pending is None:
+            return
+        whole, group, gains, lam, mu = self._pending
+        self._pending = None
+        joint = self._network.joint
+        gained = joint_total(
+            group, gains, joint.start, joint.token, joint.reserve, joint.weight, joint.into,
+            joint.out, joint.excess, whole, lam, mu,
+        )  # fmt: skip
+        bound = float(whole[self._source]) * self._amount + gained
+        if bound < self._bound:
+            self._bound, self._bound_nu = bound, whole
+
     def answer(self) -> tuple[Route, Warm | None]:
         """The best route and bound so far."""
+        self._settle_bound()
         value, arc, used = self._best
         route = Route(
             self._source, self._target, self._amount, arc, used, value, self._bound,
@@ -186,74 +214,68 @@ class _Search:
         self._candidates = np.concatenate([self._candidates, fresh])
         self._flow = np.concatenate([self._flow, np.zeros(len(fresh))])
 
-    def _solve(self, accuracy: float) -> tuple[IntArray, Array, Array] | None:
-        """Interior point and route on the candidates: local tokens, their ν, flow into each."""
+    def _solve(self, accuracy: float) -> _Solved | None:
+        """Interior point and route on the candidates."""
         network = self._network
-        local = _localise(network, self._candidates, self._source, self._target)
+        local = localise(network, self._candidates, self._source, self._target)
         if local is None:
             self._note = "no_route"
             self._bound = 0.0 if self._bound == inf else self._bound
             return None
-        tokens, tail, head, place = local
-        arcs = self._candidates[place]
+        arcs = self._candidates[local.place]
         guess = self._guess
         assert guess is not None
-        start = np.maximum(guess[tokens], 1e-6)
-        level = _levels(network, arcs, start[tail], start[head], self._amount)
-        arc_of, kind, par, capacity = level
-        flow = self._flow[place]
-        x = np.minimum(0.4 * capacity, 0.03)
+        nu = np.maximum(guess[local.tokens], 1e-6)
+        flow = self._flow[local.place]
+        model = build_model(network, arcs, local, nu, self._amount, flow)
+        solved = False
         if self._warm:
-            x = np.minimum(np.maximum(_spread(flow, arc_of, capacity), 1e-4), 0.9 * capacity)
-        nu = start.copy()
-        solved, _ = interior_point(
-            tail[arc_of], head[arc_of], kind, par, capacity, 0, 1, x, nu,
-            1e-4 if self._warm else 1e-2, self._tolerance * accuracy,
-        )  # fmt: skip
-        if not solved and self._warm:
-            x = np.minimum(0.4 * capacity, 0.03)
-            nu = start.copy()
-            solved, _ = interior_point(
-                tail[arc_of], head[arc_of], kind, par, capacity, 0, 1, x, nu, 1e-2,
-                self._tolerance * accuracy,
-            )  # fmt: skip
-        if not np.all(np.isfinite(x)) or not np.all(np.isfinite(nu)):
-            self._note = "interior point failed"
+            x, prices = model.warm_start, np.concatenate([nu, model.node_nu])
+            solved = model.solve(x, prices, 1e-4, self._tolerance * accuracy)
+        if not solved:
+            x = np.minimum(0.4 * model.capacity, 0.03)
+            prices = np.concatenate([nu, model.node_nu])
+            model.solve(x, prices, 1e-2, self._tolerance * accuracy)
+        if not (np.all(np.isfinite(x)) and np.all(np.isfinite(prices))):
+            self._note = "the interior point failed"
             return None
-        flow = np.bincount(arc_of, weights=x, minlength=len(arcs))
+        flow = model.arc_flow(x)
         self._flow[:] = 0.0
-        self._flow[place] = flow
-        self._improve(arcs, tail, head, len(tokens), flow)
-        inflow = np.bincount(head, weights=flow, minlength=len(tokens))
-        return tokens, nu, inflow
+        self._flow[local.place] = flow
+        self._improve(arcs, local, flow)
+        inflow = np.bincount(local.head, weights=flow, minlength=len(local.tokens))
+        lam, mu = model.multipliers(prices)
+        return _Solved(local.tokens, prices[: len(local.tokens)], inflow, lam, mu)
 
-    def _improve(
-        self, arcs: IntArray, tail: IntArray, head: IntArray, tokens: int, flow: Array
-    ) -> None:
-        network = self._network
+    def _improve(self, arcs: IntArray, local: Local, flow: Array) -> None:
+        network, tokens = self._network, len(local.tokens)
+        joint = network.joint
         for threshold in _THRESHOLDS:
             kept = flow > threshold
-            prune(tail, head, tokens, 0, 1, kept)
-            order = order_tokens(tail, head, tokens, 0, kept, flow)
-            prune(tail, head, tokens, 0, 1, kept)
+            prune(local.tail, local.head, tokens, 0, 1, kept)
+            order = order_tokens(local.tail, local.head, tokens, 0, kept, flow)
+            prune(local.tail, local.head, tokens, 0, 1, kept)
             used = np.zeros(len(arcs))
             value = push(
-                order, tail, head, kept, flow, tokens, 0, 1, self._amount, arcs,
-                network.kind, network.par, network.table, network.rows, used,
+                order, local.tail, local.head, kept, flow, tokens, 0, 1, self._amount, arcs,
+                network.kind, network.par, network.table, network.rows,
+                joint.of_pool[network.pool[arcs]], joint.start, joint.coin_in[arcs],
+                joint.coin_out[arcs], joint.reserve.copy(), joint.weight, joint.ann, joint.into,
+                joint.out, joint.gross, used,
             )  # fmt: skip
             if value > self._best[0]:
                 rank = np.empty(tokens, np.int64)
                 rank[order] = np.arange(len(order))
                 there = np.nonzero(used > 0.0)[0]
-                there = there[np.argsort(rank[tail[there]], kind="stable")]
+                there = there[np.argsort(rank[local.tail[there]], kind="stable")]
                 self._best = (value, arcs[there], used[there])
 
-    def _prove(self, tokens: IntArray, nu: Array, inflow: Array, threshold: float) -> bool:
+    def _prove(self, solved: _Solved, threshold: float) -> bool:
         """Extend the prices, keep the bound if it is better, add what breaks it."""
-        network = self._network
+        network, tokens = self._network, solved.tokens
         cap = np.full(len(network.tokens), inf)
-        fixed = tokens[(inflow > threshold) | (tokens == self._source)]
-        cap[tokens] = np.where((inflow > threshold) | (tokens == self._source), nu, inf)
+        fixed = (solved.inflow > threshold) | (tokens == self._source)
+        cap[tokens] = np.where(fixed, solved.nu, inf)
         cap[self._target] = 1.0
         whole = np.empty(len(network.tokens))
         ended = extend(
@@ -262,16 +284,21 @@ class _Search:
         if not ended:
             self._note = "gaining cycle"
             return False
-        capped = np.unique(np.append(fixed, self._target))
+        capped = np.unique(np.append(tokens[fixed], self._target))
         arcs, gains = gaining(
             capped, network.out_start, network.out_arc, network.head, network.spot, whole,
             network.kind, network.par, network.table, network.rows,
         )  # fmt: skip
-        bound = float(whole[self._source]) * self._amount + float(np.sum(gains))
         self._last_nu = whole
-        if bound < self._bound:
-            self._bound, self._bound_nu = bound, whole
-        if self._bound - self._best[0] <= self._tolerance * self._bound:
+        joint = network.joint
+        group = joint.of_pool[network.pool[arcs]]
+        paid = float(whole[self._source]) * self._amount
+        if paid + least_total(group, gains, len(joint.ann)) < self._best_guess:
+            self._best_guess = paid + least_total(group, gains, len(joint.ann))
+            self._pending = (whole, group, gains, solved.lam, solved.mu)
+            if self._best_guess - self._best[0] <= self._tolerance * self._best_guess:
+                self._settle_bound()
+        if self.certified:
             return True
         fresh = ~self._member[arcs]
         arcs, gains = arcs[fresh], gains[fresh]
@@ -292,72 +319,3 @@ class _Search:
         self._warm = False
         self._add(np.unique(np.concatenate(more)))
         return True
-
-
-def _localise(
-    network: Network, candidates: IntArray, source: int, target: int
-) -> tuple[IntArray, IntArray, IntArray, IntArray] | None:
-    """Local tokens (source 0, target 1), local tail and head, and which candidates take part."""
-    tokens, inverse = np.unique(
-        np.concatenate([[source, target], network.tail[candidates], network.head[candidates]]),
-        return_inverse=True,
-    )
-    count = len(candidates)
-    tail, head = inverse[2 : 2 + count], inverse[2 + count :]
-    kept = np.ones(count, np.bool_)
-    prune(tail, head, len(tokens), int(inverse[0]), int(inverse[1]), kept)
-    place = np.nonzero(kept)[0]
-    if len(place) == 0:
-        return None
-    tokens, inverse = np.unique(
-        np.concatenate([network.tail[candidates[place]], network.head[candidates[place]]]),
-        return_inverse=True,
-    )
-    # ascending degree keeps the factor sparse; source and target come first by convention
-    degree = np.bincount(inverse, minlength=len(tokens)).astype(float)
-    degree[tokens == source] = -2.0
-    degree[tokens == target] = -1.0
-    order = np.argsort(degree, kind="stable")
-    rank = np.empty(len(tokens), np.int64)
-    rank[order] = np.arange(len(tokens))
-    local = rank[inverse]
-    return tokens[order].astype(np.int64), local[: len(place)], local[len(place) :], place
-
-
-def _levels(
-    network: Network, arcs: IntArray, price_in: Array, price_out: Array, amount: float
-) -> tuple[IntArray, Array, Array, Array]:
-    """Levels of the arcs with flows in units of the order: arc position, kind, numbers, capacity."""
-    room = 4 * len(arcs) + 64
-    while True:
-        arc_of = np.empty(room, np.int64)
-        kind = np.zeros(room, np.int8)
-        par = np.zeros((room, WIDTH))
-        capacity = np.empty(room)
-        n = expand(
-            arcs, price_in, price_out, _SLACK, 2.0 * amount, network.kind, network.par,
-            network.table, network.rows, arc_of, kind, par, capacity,
-        )  # fmt: skip
-        if n >= 0:
-            break
-        room *= 2
-    arc_of, kind, par, capacity = arc_of[:n], kind[:n], par[:n], capacity[:n]
-    pooled = (kind == 1) | (kind == 2)
-    par[pooled, :2] /= amount
-    stable = kind == 3
-    par[stable, 2] *= amount
-    par[stable, 3] /= amount
-    return arc_of, kind, par, capacity / amount
-
-
-def _spread(flow: Array, arc_of: IntArray, capacity: Array) -> Array:
-    """Flows of arcs over their levels, in order."""
-    left = flow.copy()
-    x = np.zeros(len(arc_of))
-    for k in range(len(arc_of)):
-        x[k] = min(left[arc_of[k]], capacity[k])
-        left[arc_of[k]] -= x[k]
-    return x
-
-
-__all__ = ["Route", "Warm", "find_route", "level_input_at"]

@@ -1,0 +1,392 @@
+"""Pools of three or more coins: one joint state behind all their pairs.
+
+In the units of the pool's invariant let R_i be the balances, n_i the net amount that coin i gains
+after the fee. A trade is possible when
+
+    weighted   Σ w_i log(1 + n_i/R_i) ≥ 0
+    stable     log(1 + Σn/E) + Σ log(1 + n_i/R_i) ≥ 0,   E = (Ann·ΣR + D − Ann·D)/Ann
+
+the second being Ann·Σx + D − Ann·D ≥ K/Πx in logarithms. For prices ν and multipliers λ > 0 (of the
+invariant) and μ > 0 (of a name for Σn) weak duality gives what any joint trade can gain at most:
+
+    Σ_i max_n [what coin i costs or brings at ν + λ w_i log(1 + n/R_i) + μ n]
+        + max_s [λ log(1 + s/E) − μ s]
+
+Every maximum has a closed form. A sum over the pairs would count the same depth more than once.
+"""
+
+from __future__ import annotations
+
+from math import inf, log
+
+import numpy as np
+
+from solver.core.jit import compiled
+from solver.core.kernels import LOG, Array, IntArray, KindArray, stable_other
+
+
+@compiled
+def coin_gain(
+    reserve: float, weight: float, into: float, out: float, price: float, lam: float, mu: float
+) -> float:
+    """max over n of one coin's term; ``into`` is units per numeraire paid in, ``out`` the reverse.
+
+    Depositing x costs price·x and brings n = into·x; withdrawing v brings price·out·v at n = −v.
+    """
+    best = 0.0
+    scaled = lam * weight
+    cost = price / into - mu  # of one unit of n
+    if cost <= 0.0:
+        return inf
+    n = scaled / cost - reserve
+    if n > 0.0:
+        best = scaled * log(scaled / (cost * reserve)) - cost * n
+    worth = price * out - mu  # what one unit withdrawn brings beyond its part of Σn
+    if worth > 0.0:
+        v = reserve - scaled / worth
+        if v > 0.0:
+            best = max(best, worth * v + scaled * log(scaled / (worth * reserve)))
+    return best
+
+
+@compiled
+def joint_gain(
+    token: IntArray,
+    reserve: Array,
+    weight: Array,
+    into: Array,
+    out: Array,
+    excess: float,
+    nu: Array,
+    lam: float,
+    mu: float,
+) -> float:
+    """An upper bound on what any joint trade gains at prices ν; true for any λ, μ > 0.
+
+    ``excess`` is E, or 0 for a weighted pool. Coins without a token (−1) do not trade.
+    """
+    total = 0.0
+    if excess > 0.0:
+        total += lam * log(lam / (mu * excess)) - lam + mu * excess
+    else:
+        mu = 0.0
+    for c in range(len(token)):
+        if token[c] >= 0:
+            price = nu[token[c]]
+            total += coin_gain(reserve[c], weight[c], into[c], out[c], price, lam, mu)
+    return total
+
+
+@compiled
+def _net(
+    reserve: float, weight: float, into: float, out: float, price: float, lam: float, mu: float
+) -> float:
+    """The n at which :func:`coin_gain` has its maximum."""
+    cost = price / into - mu
+    if cost <= 0.0:
+        return inf
+    n = lam * weight / cost - reserve
+    if n > 0.0:
+        return n
+    worth = price * out - mu
+    if worth > 0.0 and lam * weight < worth * reserve:
+        return lam * weight / worth - reserve
+    return 0.0
+
+
+@compiled
+def _name_of_sum(
+    token: IntArray, reserve: Array, weight: Array, into: Array, out: Array, excess: float,
+    nu: Array, lam: float, most: float,
+) -> float:  # fmt: skip
+    """μ at which s = λ/μ − E equals Σn; both sides are monotone in μ on (0, most)."""
+    low, high = 0.0, most
+    mu = min(lam / excess, 0.999999 * most)
+    for _ in range(80):
+        miss = lam / mu - excess
+        bend = -lam / (mu * mu)
+        for c in range(len(token)):
+            if token[c] >= 0:
+                price = nu[token[c]]
+                n = _net(reserve[c], weight[c], into[c], out[c], price, lam, mu)
+                miss -= n
+                if n > 0.0:
+                    bend -= (n + reserve[c]) / (price / into[c] - mu)
+                elif n < 0.0:
+                    bend -= (n + reserve[c]) / (price * out[c] - mu)
+        if miss > 0.0:
+            low = mu
+        else:
+            high = mu
+        step = mu - miss / bend
+        if not low < step < high:
+            step = 0.5 * (low + high)
+        if abs(step - mu) <= 1e-14 * mu:
+            return step
+        mu = step
+    return mu
+
+
+@compiled
+def tightest(
+    token: IntArray,
+    reserve: Array,
+    weight: Array,
+    into: Array,
+    out: Array,
+    excess: float,
+    nu: Array,
+) -> float:
+    """The least :func:`joint_gain` over the multipliers: by bisection on λ until the invariant of
+    the trade that λ implies is kept. Any λ that it ends at proves a bound.
+    """
+    most, high, low = inf, 0.0, inf
+    for c in range(len(token)):
+        if token[c] >= 0:
+            price = nu[token[c]] / into[c]
+            most = min(most, price)
+            share = 1.0 / reserve[c] + (1.0 / excess if excess > 0.0 else 0.0)
+            if price > 0.0:
+                low = min(low, price / (share * weight[c]))
+                high = max(high, price / (share * weight[c]))
+    if most <= 0.0:
+        return inf if high > 0.0 else 0.0
+    left, right = low / 1.5, high * 1.5
+    lam, mu = left, 0.0
+    for _ in range(60):
+        lam = np.sqrt(left * right)
+        invariant = 0.0
+        if excess > 0.0:
+            mu = _name_of_sum(token, reserve, weight, into, out, excess, nu, lam, most)
+            invariant = log(lam / (mu * excess))
+        for c in range(len(token)):
+            if token[c] >= 0:
+                price = nu[token[c]]
+                n = _net(reserve[c], weight[c], into[c], out[c], price, lam, mu)
+                invariant += weight[c] * np.log1p(n / reserve[c])
+        if invariant > 0.0:
+            right = lam
+        else:
+            left = lam
+        if right - left <= 1e-13 * right:
+            break
+    return joint_gain(token, reserve, weight, into, out, excess, nu, lam, mu)
+
+
+@compiled
+def joint_total(
+    group: IntArray,
+    gains: Array,
+    start: IntArray,
+    token: IntArray,
+    reserve: Array,
+    weight: Array,
+    into: Array,
+    out: Array,
+    excess: Array,
+    nu: Array,
+    lam: Array,
+    mu: Array,
+) -> float:
+    """The sum of gains with each joint pool (``group`` ≥ 0) counted once, by its joint bound.
+
+    ``lam`` and ``mu`` (0 where unknown) are multipliers to try before a search for better ones.
+    """
+    total = 0.0
+    best = np.zeros(len(start) - 1)
+    for a in range(len(group)):
+        if group[a] < 0:
+            total += gains[a]
+        else:
+            best[group[a]] = max(best[group[a]], gains[a])
+    for j in range(len(best)):
+        if best[j] <= 0.0:
+            continue
+        f, l = start[j], start[j + 1]
+        found = inf
+        if lam[j] > 0.0 and (mu[j] > 0.0) == (excess[j] > 0.0):
+            found = joint_gain(
+                token[f:l], reserve[f:l], weight[f:l], into[f:l], out[f:l], excess[j],
+                nu, lam[j], mu[j],
+            )  # fmt: skip
+        if not found <= best[j] * (1.0 + 1e-9):  # no joint trade gains less than its best pair
+            searched = tightest(
+                token[f:l], reserve[f:l], weight[f:l], into[f:l], out[f:l], excess[j], nu
+            )
+            found = searched if not found <= searched else found
+        total += max(found, 0.0)
+    return total
+
+
+@compiled
+def least_total(group: IntArray, gains: Array, pools: int) -> float:
+    """What :func:`joint_total` cannot be below: the best pair of each joint pool."""
+    total = 0.0
+    best = np.zeros(pools)
+    for a in range(len(group)):
+        if group[a] < 0:
+            total += gains[a]
+        else:
+            best[group[a]] = max(best[group[a]], gains[a])
+    return total + np.sum(best)
+
+
+@compiled
+def stable_d(balance: Array, ann: float) -> float:
+    """D of the stable invariant, by Newton from the sum of the balances."""
+    n = len(balance)
+    total = 0.0
+    for c in range(n):
+        total += balance[c]
+    d = total
+    for _ in range(255):
+        power = d
+        for c in range(n):
+            power *= d / (n * balance[c])
+        following = (ann * total + n * power) * d / ((ann - 1.0) * d + (n + 1) * power)
+        if abs(following - d) <= 4e-16 * d:
+            return following
+        d = following
+    return d
+
+
+@compiled
+def pair_output(state: Array, weight: Array, ann: float, i: int, j: int, n: float) -> float:
+    """What coin j gives, in its units, for n units of coin i after the fee, at balances ``state``."""
+    if ann <= 0.0:
+        return -state[j] * np.expm1(-weight[i] / weight[j] * np.log1p(n / state[i]))
+    count = len(state)
+    d = stable_d(state, ann)
+    others, constant = 0.0, d / ann
+    for c in range(count):
+        constant *= d / count
+        if c not in (i, j):
+            others += state[c]
+            constant /= state[c]
+    q = others + d / ann - d
+    return max(0.0, stable_other(state[i], q, constant) - stable_other(state[i] + n, q, constant))
+
+
+@compiled
+def star_levels(
+    joint: IntArray,
+    sells: Array,
+    buys: Array,
+    start: IntArray,
+    token: IntArray,
+    reserve: Array,
+    weight: Array,
+    into: Array,
+    out: Array,
+    excess: Array,
+    local: IntArray,
+    first_node: int,
+    amount: float,
+    nu: Array,
+    tail: IntArray,
+    head: IntArray,
+    third: IntArray,
+    drain: Array,
+    kappa: Array,
+    kind: KindArray,
+    par: Array,
+    capacity: Array,
+    coin: IntArray,
+    node_nu: Array,
+    scales: Array,
+) -> tuple[int, int]:
+    """Joint pools as stars of LOG levels around nodes of their own; numbers of levels and nodes.
+
+    Flows are in units of ``amount``. A pool has a node for its invariant and, if stable, one for
+    Σn. ``sells[c]`` and ``buys[c]`` say which coins may be paid in and taken out; ``local`` maps the
+    network's tokens. ``coin[level]`` is c + 1 for a payment in, −(c + 1) for one out, else 0.
+    """
+    n, node, pool = 0, first_node, 0
+    for j in joint:
+        first, last = start[j], start[j + 1]
+        inner = node
+        node += 1
+        curved = 0.0
+        price, some = 0.0, 0
+        for c in range(first, last):
+            if token[c] >= 0 and local[token[c]] >= 0:
+                price += nu[local[token[c]]]
+                some += 1
+            curved += 1.0 / reserve[c]
+        price = price / some if some else 1.0
+        stable = excess[j] > 0.0
+        if stable:
+            named = node
+            node += 1
+            scale = 1.0 / (amount * (curved / (last - first) + 1.0 / excess[j]))
+            node_nu[named - first_node] = price * scale * amount / excess[j]
+            for reverse in range(2):
+                tail[n], head[n], third[n] = named, inner, named
+                drain[n], kappa[n] = 1.0 - reverse, float(reverse)
+                kind[n] = LOG
+                par[n, 0] = scale
+                par[n, 1] = amount / excess[j] * (1.0 - 2.0 * reverse)
+                capacity[n] = excess[j] / amount * (1.0 - 1e-9) if reverse else inf
+                coin[n] = 0
+                n += 1
+        else:
+            named = inner
+            scale = 0.0
+            for c in range(first, last):
+                scale += reserve[c] / amount
+        node_nu[inner - first_node] = price
+        scales[pool] = scale
+        pool += 1
+        for c in range(first, last):
+            if token[c] < 0 or local[token[c]] < 0:
+                continue
+            place = local[token[c]]
+            if sells[c] > 0.0:
+                tail[n], head[n], third[n] = place, inner, named
+                drain[n], kappa[n] = 1.0, into[c] if stable else 0.0
+                kind[n] = LOG
+                par[n, 0], par[n, 1] = scale * weight[c], into[c] * amount / reserve[c]
+                capacity[n] = inf
+                coin[n] = c + 1
+                n += 1
+            if buys[c] > 0.0:
+                tail[n], head[n], third[n] = named if stable else place, inner, place
+                drain[n], kappa[n] = 1.0 if stable else 0.0, out[c]
+                kind[n] = LOG
+                par[n, 0], par[n, 1] = scale * weight[c], -amount / reserve[c]
+                capacity[n] = reserve[c] / amount * (1.0 - 1e-9)
+                coin[n] = -(c + 1)
+                n += 1
+    return n, node - first_node
+
+
+@compiled
+def star_flows(
+    coin: IntArray,
+    x: Array,
+    kappa: Array,
+    coin_in: IntArray,
+    coin_out: IntArray,
+    coins: int,
+    flow: Array,
+) -> None:
+    """Write the input of each candidate pair of a joint pool into ``flow`` (other arcs: coin −1).
+
+    What a coin pays in is spread over the coins that the pool pays out, in their proportions.
+    """
+    net = np.zeros(coins)
+    for k in range(len(coin)):
+        if coin[k] > 0:
+            net[coin[k] - 1] += x[k]
+        elif coin[k] < 0:
+            net[-coin[k] - 1] -= x[k] * kappa[k]
+    shares = np.zeros(coins)
+    for a in range(len(flow)):
+        if coin_in[a] >= 0:
+            shares[coin_in[a]] += max(0.0, -net[coin_out[a]])
+    for a in range(len(flow)):
+        if coin_in[a] >= 0:
+            i = coin_in[a]
+            flow[a] = 0.0
+            if shares[i] > 0.0 and net[i] > 0.0:
+                flow[a] = net[i] * max(0.0, -net[coin_out[a]]) / shares[i]

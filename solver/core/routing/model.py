@@ -1,0 +1,206 @@
+"""The interior point's problem for a set of candidate arcs, and the way back to flows per arc."""
+
+from __future__ import annotations
+
+import numpy as np
+from msgspec import Struct
+
+from solver.core.jit import compiled
+from solver.core.kernels import PRODUCT, STABLE, WEIGHTED, WIDTH, Array, IntArray, KindArray
+from solver.core.routing.arcs import expand
+from solver.core.routing.flow import prune
+from solver.core.routing.interior import interior_point
+from solver.core.routing.joint import star_flows, star_levels
+from solver.core.routing.network import Network
+
+_SLACK = 4e-3
+
+
+class Local(Struct, frozen=True):
+    """The part of the graph that candidates span: the source is token 0, the target token 1.
+
+    ``place`` are the positions, among the candidates, of the arcs that some flow can use.
+    """
+
+    tokens: IntArray
+    tail: IntArray
+    head: IntArray
+    place: IntArray
+
+
+def localise(network: Network, candidates: IntArray, source: int, target: int) -> Local | None:
+    """Local numbers for the tokens of useful candidates; None when nothing connects the ends."""
+    tail, head = network.tail[candidates], network.head[candidates]
+    kept = np.ones(len(candidates), np.bool_)
+    every, inverse = np.unique(np.concatenate([tail, head, [source, target]]), return_inverse=True)
+    count = len(candidates)
+    prune(inverse[:count], inverse[count:-2], len(every), int(inverse[-2]), int(inverse[-1]), kept)
+    place = np.nonzero(kept)[0]
+    if len(place) == 0:
+        return None
+    tokens, inverse = np.unique(np.concatenate([tail[place], head[place]]), return_inverse=True)
+    # ascending degree keeps the factor of the system sparse
+    degree = np.bincount(inverse, minlength=len(tokens))
+    degree[tokens == source] = -2
+    degree[tokens == target] = -1
+    order = np.argsort(degree, kind="stable")
+    rank = np.empty(len(tokens), np.int64)
+    rank[order] = np.arange(len(tokens))
+    ends = rank[inverse]
+    return Local(tokens[order].astype(np.int64), ends[: len(place)], ends[len(place) :], place)
+
+
+class Model(Struct):
+    """Levels with flows in units of the order; the first ``plain`` belong to arcs, the rest to stars.
+
+    ``arc_of`` is the position of a plain level's arc; ``coin`` as :func:`star_levels` returns it.
+    """
+
+    network: Network
+    arcs: IntArray
+    local: Local
+    amount: float
+    plain: int
+    arc_of: IntArray
+    tail: IntArray
+    head: IntArray
+    third: IntArray
+    drain: Array
+    kappa: Array
+    kind: KindArray
+    par: Array
+    capacity: Array
+    coin: IntArray
+    node_nu: Array
+    joints: IntArray
+    scale: Array
+    warm_start: Array
+
+    def solve(self, x: Array, nu: Array, mu: float, tolerance: float) -> bool:
+        """Run the interior point in place from the given start."""
+        solved, _ = interior_point(
+            self.tail, self.head, self.third, self.drain, self.kappa, self.kind, self.par,
+            self.capacity, 0, 1, x, nu, mu, tolerance,
+        )  # fmt: skip
+        return solved
+
+    def arc_flow(self, x: Array) -> Array:
+        """Input per candidate arc; what a star takes in is spread over the pairs that it pays."""
+        flow = np.bincount(self.arc_of, weights=x[: self.plain], minlength=len(self.arcs))
+        if len(self.joints):
+            joint = self.network.joint
+            star_flows(
+                self.coin, x[self.plain :], self.kappa[self.plain :],
+                joint.coin_in[self.arcs], joint.coin_out[self.arcs], len(joint.token), flow,
+            )  # fmt: skip
+        return flow
+
+    def multipliers(self, nu: Array) -> tuple[Array, Array]:
+        """λ and μ of every joint pool in numeraire; 0 for those that took no part."""
+        joint = self.network.joint
+        lam, mu = np.zeros(len(joint.ann)), np.zeros(len(joint.ann))
+        node = len(self.local.tokens)
+        for j, scale in zip(self.joints, self.scale, strict=True):
+            lam[j] = nu[node] * scale * self.amount
+            node += 1
+            if joint.excess[j] > 0.0:
+                mu[j] = nu[node]
+                node += 1
+        return lam, mu
+
+
+def build_model(
+    network: Network, arcs: IntArray, local: Local, nu: Array, amount: float, flow: Array
+) -> Model:
+    """Levels of the arcs near the money at prices ν, joint pools as stars.
+
+    ``flow`` (in units of the order) is where a warm start begins.
+    """
+    joint = network.joint
+    group = joint.of_pool[network.pool[arcs]]
+    single = np.nonzero(group < 0)[0]
+    arc_of, kind, par, capacity = _levels(
+        network, arcs[single], nu[local.tail[single]], nu[local.head[single]], amount
+    )
+    arc_of = single[arc_of]
+    plain = len(arc_of)
+    joints = np.unique(group[group >= 0])
+    warm = np.minimum(np.maximum(_spread(flow, arc_of, capacity), 1e-4), 0.9 * capacity)
+    tail, head = local.tail[arc_of], local.head[arc_of]
+    zeros = np.zeros(plain)
+    if len(joints) == 0:
+        none = np.empty(0, np.int64)
+        return Model(
+            network, arcs, local, amount, plain, arc_of, tail, head, np.zeros(plain, np.int64),
+            zeros + 1.0, zeros, kind, par, capacity, none, np.empty(0), joints, np.empty(0), warm,
+        )  # fmt: skip
+    both = np.nonzero(group >= 0)[0]
+    coin_in, coin_out = joint.coin_in[arcs[both]], joint.coin_out[arcs[both]]
+    sells, buys = np.zeros(len(joint.token)), np.zeros(len(joint.token))
+    sells[coin_in] = 1.0
+    buys[coin_out] = 1.0
+    np.add.at(sells, coin_in, flow[both])
+    np.add.at(buys, coin_out, flow[both])
+    room = 2 * (len(sells[sells > 0.0]) + len(buys[buys > 0.0]) + len(joints))
+    ends = np.zeros((3, room), np.int64)
+    numbers = np.zeros((3, room))
+    star_kind, star_par = np.zeros(room, np.int8), np.zeros((room, WIDTH))
+    coin, node_nu, scale = np.zeros(room, np.int64), np.zeros(2 * len(joints)), np.zeros(room)
+    index = np.full(len(network.tokens), -1, np.int64)
+    index[local.tokens] = np.arange(len(local.tokens))
+    n, nodes = star_levels(
+        joints, sells, buys, joint.start, joint.token, joint.reserve, joint.weight, joint.into,
+        joint.out, joint.excess, index, len(local.tokens), amount, nu, ends[0], ends[1], ends[2],
+        numbers[0], numbers[1], star_kind, star_par, numbers[2], coin, node_nu, scale,
+    )  # fmt: skip
+    capacity = np.concatenate([capacity, numbers[2, :n]])
+    begun = np.full(n, 1e-4)
+    begun[coin[:n] > 0] = sells[coin[:n][coin[:n] > 0] - 1] - 1.0
+    begun[coin[:n] < 0] = buys[-coin[:n][coin[:n] < 0] - 1] - 1.0
+    warm = np.concatenate([warm, np.maximum(begun, 1e-4)])
+    return Model(
+        network, arcs, local, amount, plain, arc_of,
+        np.concatenate([tail, ends[0, :n]]), np.concatenate([head, ends[1, :n]]),
+        np.concatenate([np.zeros(plain, np.int64), ends[2, :n]]),
+        np.concatenate([zeros + 1.0, numbers[0, :n]]), np.concatenate([zeros, numbers[1, :n]]),
+        np.concatenate([kind, star_kind[:n]]), np.concatenate([par, star_par[:n]]), capacity,
+        coin[:n], node_nu[:nodes], joints, scale[: len(joints)],
+        np.minimum(warm, 0.9 * capacity),
+    )  # fmt: skip
+
+
+def _levels(
+    network: Network, arcs: IntArray, price_in: Array, price_out: Array, amount: float
+) -> tuple[IntArray, KindArray, Array, Array]:
+    """Levels with flows in units of the order: arc position, kind, numbers, capacity."""
+    room = 4 * len(arcs) + 64
+    while True:
+        arc_of = np.empty(room, np.int64)
+        kind = np.zeros(room, np.int8)
+        par = np.zeros((room, WIDTH))
+        capacity = np.empty(room)
+        n = expand(
+            arcs, price_in, price_out, _SLACK, 2.0 * amount, network.kind, network.par,
+            network.table, network.rows, arc_of, kind, par, capacity,
+        )  # fmt: skip
+        if n >= 0:
+            break
+        room *= 2
+    arc_of, kind, par, capacity = arc_of[:n], kind[:n], par[:n], capacity[:n]
+    pooled = (kind == PRODUCT) | (kind == WEIGHTED)
+    par[pooled, :2] /= amount
+    stable = kind == STABLE
+    par[stable, 2] *= amount
+    par[stable, 3] /= amount
+    return arc_of, kind, par, capacity / amount
+
+
+@compiled
+def _spread(flow: Array, arc_of: IntArray, capacity: Array) -> Array:
+    """Flows of arcs over their levels, in order."""
+    left = flow.copy()
+    x = np.zeros(len(arc_of))
+    for k in range(len(arc_of)):
+        x[k] = min(left[arc_of[k]], capacity[k])
+        left[arc_of[k]] -= x[k]
+    return x
