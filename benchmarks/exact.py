@@ -101,7 +101,7 @@ def along_paths(
     shares: Sequence[float],
     gas: Gas,
 ) -> Answer:
-    """Sell ``amount`` base units along paths of arcs, one after another; the last takes the rest."""
+    """Sell ``amount`` base units along paths of arcs in turn; the last path takes the rest."""
     execution = _Execution(network)
     left, gross, unsold = amount, 0, 0
     for number, (path, share) in enumerate(zip(paths, shares, strict=True)):

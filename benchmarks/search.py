@@ -84,7 +84,7 @@ def best_path(
             for place in range(out_start[i], out_start[i + 1]):
                 a = out_arc[place]
                 j = head[a]
-                if j == source or j == target or _repeats(a, j, i, hop, via, tail, pool):
+                if j in (source, target) or _repeats(a, int(j), i, hop, via, tail, pool):
                     continue
                 gain = marginal(a, held[hop, i], prior, kind, par, table_of, table)
                 price = cost[hop, i] + charge[a]
@@ -293,9 +293,7 @@ def equalise(
     nudge = 1e-6 * amount
     high, low = 0.0, 0.0
     for p in range(n):
-        high = max(
-            high, path_output(paths[p], nudge, prior, kind, par, table_of, table) / nudge
-        )
+        high = max(high, path_output(paths[p], nudge, prior, kind, par, table_of, table) / nudge)
     for _ in range(48):
         price = 0.5 * (low + high)
         total = 0.0
