@@ -215,7 +215,8 @@ def _book(
     base, quote = prices
     lot = max(1, int(0.01 * depth / 1000 / base), int(1e5 * quote / base))
     middle = base / quote * lot
-    bids, asks = [], []
+    bids: list[Level] = []
+    asks: list[Level] = []
     for k in range(10):
         size = max(1, int(depth / 20 / (base * lot) * (0.5 + rng.random())))
         away = 0.0005 + 0.0008 * k

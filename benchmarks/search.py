@@ -84,7 +84,7 @@ def best_path(
             for place in range(out_start[i], out_start[i + 1]):
                 a = out_arc[place]
                 j = head[a]
-                if j in (source, target) or _repeats(a, int(j), i, hop, via, tail, pool):
+                if j in (source, target) or _repeats(a, int(j), int(i), hop, via, tail, pool):
                     continue
                 gain = marginal(a, held[hop, i], prior, kind, par, table_of, table)
                 price = cost[hop, i] + charge[a]
