@@ -190,6 +190,28 @@ def replay(route: Route, supply: Mapping[Node, int]) -> Outcome:
     return Outcome(tuple(legs), tuple(uses), balance)
 
 
+def _exact_output_cost(route: Route, sell: Node, buy: Node, amount: int) -> int | None:
+    """The input of ``amount`` at the end of a route, hop by hop from the end; None if it splits."""
+    path: list[tuple[Node, Edge]] = []
+    node = sell
+    while node != buy:
+        edges = route.edges.get(node, ())
+        if len(edges) != 1 or isinstance(edges[0].source, Inventory) or route.kept[node]:
+            return None
+        path.append((node, edges[0]))
+        node = edges[0].head
+    if len({edge.source.id for _, edge in path}) != len(path):
+        return None
+    for tail, edge in reversed(path):
+        if isinstance(edge.source, Inventory):
+            return None
+        step = edge.source.swap(tail.token, edge.head.token, amount, Exact.OUT)
+        if step.amount_out < amount:
+            return None
+        amount = step.amount_in
+    return amount
+
+
 def _use_inventory(
     own: Inventory, amount: int, spent: dict[TokenId, int], uses: list[InventoryUse]
 ) -> tuple[int, int]:
@@ -377,7 +399,21 @@ class _Pricer:
             found = _least(1, self._paid_in[group.name], self._with(self._setter(group)))
             if found is not None:
                 self._paid_in[group.name] = found
+        if len(self._groups) == 1:
+            self._ask_as_the_contracts_do(groups[0], highest[groups[0].name])
         return None
+
+    def _ask_as_the_contracts_do(self, group: _Group, highest: int) -> None:
+        """On a single path, the input that the contracts' exact-output calls ask for.
+
+        It is above the least input by their rounding; with less, such a call would revert.
+        """
+        asked = _exact_output_cost(self._route, group.sell, group.buy, self._out_total(group))
+        least = self._paid_in[group.name]
+        if asked is not None and least < asked <= highest:
+            self._paid_in[group.name] = asked
+            if not self._covered():
+                self._paid_in[group.name] = least
 
     def _with(self, setter: Callable[[int], None]) -> Callable[[int], bool]:
         def covered(value: int) -> bool:

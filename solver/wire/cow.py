@@ -6,14 +6,23 @@ read and the code's form is written. Addresses are lower case in the answer.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
 
 import msgspec
 from msgspec import Struct, field
 
-from solver.core.pools import ConstantProductPool, LimitOrderPool
+from solver.core.pools import (
+    ConcentratedPool,
+    ConstantProductPool,
+    LimitOrderPool,
+    StablePool,
+    StableVersion,
+    TickMap,
+    WeightedPool,
+    WeightedVersion,
+)
 from solver.core.types import (
     ZERO_BYTES32,
     Intent,
@@ -27,6 +36,15 @@ from solver.core.venue import Pool, Snapshot
 
 SETTLEMENT_GAS = 106_391
 HOP_GAS = 60_000
+WEIGHTED_GAS = 100_000
+STABLE_GAS = 183_520
+CONCENTRATED_GAS = 110_000
+TICK_GAS = 24_000
+_ONE = 10**18
+_AMP_PRECISION = 1000
+_PIPS = 10**6
+# The engine does not say the spacing of ticks; the factories of Uniswap tie it to the fee.
+_SPACINGS = {100: 1, 500: 10, 2500: 50, 3000: 60, 10_000: 200}
 _PRICE_ATOMS = 10**18
 
 
@@ -75,6 +93,7 @@ class Problem(Struct, frozen=True):
     snapshot: Snapshot
     intents: tuple[Intent, ...]
     warnings: tuple[str, ...]
+    unit: str
 
 
 def integer(text: object) -> int:
@@ -92,55 +111,153 @@ def to_core(auction: Auction, chain: int, snapshot_hash: str) -> Problem:
     pools: list[Pool] = []
     for entry in auction.liquidity:
         kind = str(entry.get("kind"))
-        if kind in ("constantProduct", "constantproduct"):
-            pools.append(_constant_product(entry, chain, len(pools)))
-        elif kind in ("limitOrder", "limitorder"):
-            pools.append(_limit_order(entry, chain, len(pools)))
-        else:
+        build = _KINDS.get(kind.lower())
+        if build is None:
             warnings.append(f"liquidity {entry.get('id')!r} of kind {kind!r} is not supported")
+            continue
+        try:
+            pools.append(build(entry, chain, f"{entry['id']}#{len(pools)}"))
+        except _Unsupported as reason:
+            warnings.append(f"liquidity {entry['id']!r} of kind {kind!r} is left out: {reason}")
     prices: dict[TokenId, float] = {}
     for address, token in auction.tokens.items():
         if token.reference_price:
             wei = integer(token.reference_price)
             prices[TokenId(chain, address.lower())] = wei / _PRICE_ATOMS
+    unit = "native wei at the auction's reference prices"
+    if not prices and auction.orders:
+        # A scale is enough for one connected auction: the pools' rates give the other prices.
+        numeraire = TokenId(chain, auction.orders[0].sell_token.lower())
+        prices[numeraire] = 1.0
+        unit = f"base units of {numeraire}, because the auction has no reference prices"
     snapshot = Snapshot({}, tuple(pools), prices, {}, {}, {}, "auction", snapshot_hash)
     intents = tuple(_intent(order, chain) for order in auction.orders)
-    return Problem(auction, snapshot, intents, tuple(warnings))
+    return Problem(auction, snapshot, intents, tuple(warnings), unit)
 
 
-def _tokens(entry: JsonObject) -> list[tuple[str, int]]:
+class _Unsupported(Exception):
+    """Liquidity of a known kind that cannot be priced exactly, with the reason."""
+
+
+def _tokens(entry: JsonObject) -> list[tuple[str, JsonObject]]:
+    """Address and state of each token, in the order of the addresses as the contracts have it."""
     tokens = entry["tokens"]
     if isinstance(tokens, Mapping):
-        return [(address.lower(), integer(value["balance"])) for address, value in tokens.items()]
-    return [(item["address"].lower(), integer(item["balance"])) for item in tokens]
+        return sorted((address.lower(), state) for address, state in tokens.items())
+    return sorted((item["address"].lower(), item) for item in tokens)
 
 
-def _constant_product(entry: JsonObject, chain: int, number: int) -> ConstantProductPool:
-    (token0, reserve0), (token1, reserve1) = _tokens(entry)
+def _constant_product(entry: JsonObject, chain: int, name: str) -> Pool:
+    (token0, state0), (token1, state1) = _tokens(entry)
     fee = Fraction(str(entry["fee"]))
     return ConstantProductPool(
-        id=f"{entry['id']}#{number}",
+        id=name,
         token0=TokenId(chain, token0),
         token1=TokenId(chain, token1),
-        reserve0=reserve0,
-        reserve1=reserve1,
+        reserve0=integer(state0["balance"]),
+        reserve1=integer(state1["balance"]),
         fee_num=fee.numerator,
         fee_den=fee.denominator,
         gas=HOP_GAS,
     )
 
 
-def _limit_order(entry: JsonObject, chain: int, number: int) -> LimitOrderPool:
+def _limit_order(entry: JsonObject, chain: int, name: str) -> Pool:
     spelt_otherwise = entry.get("taker_token_fee_amount", "0")
     fee = integer(entry.get("takerTokenFeeAmount", spelt_otherwise))
     return LimitOrderPool(
-        id=f"{entry['id']}#{number}",
+        id=name,
         maker_token=TokenId(chain, str(entry["makerToken"]).lower()),
         taker_token=TokenId(chain, str(entry["takerToken"]).lower()),
         maker_amount=integer(entry["makerAmount"]),
         taker_amount=integer(entry["takerAmount"]) + fee,
         gas=HOP_GAS,
     )
+
+
+def _weighted(entry: JsonObject, chain: int, name: str) -> Pool:
+    spelling = str(entry.get("version", "v0")).lower()
+    versions = {"v0": WeightedVersion.V0, "v3plus": WeightedVersion.V3_PLUS}
+    if spelling not in versions:
+        raise _Unsupported(f"version {entry['version']!r}")
+    tokens = _tokens(entry)
+    return WeightedPool(
+        id=name,
+        coins=tuple(TokenId(chain, address) for address, _ in tokens),
+        balances=tuple(integer(state["balance"]) for _, state in tokens),
+        weights=tuple(_digits18(state["weight"]) for _, state in tokens),
+        scaling=(1,) * len(tokens),
+        rates=tuple(_scaling(state) for _, state in tokens),
+        fee=_digits18(entry["fee"]),
+        version=versions[spelling],
+        gas=WEIGHTED_GAS,
+    )
+
+
+def _stable(entry: JsonObject, chain: int, name: str) -> Pool:
+    """A composable pool lists its own token, at its own address; swaps do not count it."""
+    own = str(entry.get("address", "")).lower()
+    tokens = [(address, state) for address, state in _tokens(entry) if address != own]
+    spelt_otherwise = entry.get("amplification_parameter")
+    amp = Fraction(str(entry.get("amplificationParameter", spelt_otherwise)))
+    return StablePool(
+        id=name,
+        coins=tuple(TokenId(chain, address) for address, _ in tokens),
+        balances=tuple(integer(state["balance"]) for _, state in tokens),
+        amp=int(amp * _AMP_PRECISION),
+        scaling=(1,) * len(tokens),
+        rates=tuple(_scaling(state) for _, state in tokens),
+        fee=_digits18(entry["fee"]),
+        version=StableVersion.BALANCER_V2,
+        gas=STABLE_GAS,
+    )
+
+
+def _concentrated(entry: JsonObject, chain: int, name: str) -> Pool:
+    """Ticks that are initialised with a net of zero are not in the document; each would round once
+    more, by a unit.
+    """
+    token0, token1 = sorted(str(token).lower() for token in entry["tokens"])
+    fee = Fraction(str(entry["fee"])) * _PIPS
+    spacing = _SPACINGS.get(int(fee)) if fee.denominator == 1 else None
+    if spacing is None:
+        raise _Unsupported(f"no factory ties a tick spacing to the fee {entry['fee']}")
+    nets = {int(tick): int(net) for tick, net in entry["liquidityNet"].items()}
+    try:
+        return ConcentratedPool(
+            id=name,
+            token0=TokenId(chain, token0),
+            token1=TokenId(chain, token1),
+            fee_pips=int(fee),
+            tick_spacing=spacing,
+            sqrt_price_x96=integer(entry["sqrtPrice"]),
+            tick=int(entry["tick"]),
+            liquidity=integer(entry["liquidity"]),
+            ticks=TickMap.of(nets, spacing),
+            gas=CONCENTRATED_GAS,
+            gas_per_tick=TICK_GAS,
+        )
+    except ValueError as error:
+        raise _Unsupported(str(error)) from error
+
+
+def _digits18(decimal: object) -> int:
+    return int(Fraction(str(decimal)) * _ONE)
+
+
+def _scaling(state: JsonObject) -> int:
+    """The factor to the pool's unit, decimals and rate in one, as a rate of 18 digits."""
+    spelt_otherwise = state.get("scaling_factor", "1")
+    return _digits18(state.get("scalingFactor", spelt_otherwise))
+
+
+_KINDS: dict[str, Callable[[JsonObject, int, str], Pool]] = {
+    "constantproduct": _constant_product,
+    "weightedproduct": _weighted,
+    "stable": _stable,
+    "concentratedliquidity": _concentrated,
+    "limitorder": _limit_order,
+}
 
 
 def _intent(order: AuctionOrder, chain: int) -> Intent:
@@ -181,7 +298,7 @@ def from_core(problem: Problem, solution: Solution) -> JsonObject:
             "netGap": certificate.net_gap,
             "netGapBps": certificate.net_gap_bps,
             "prices": certificate.prices,
-            "unit": "native wei at the auction's reference prices",
+            "unit": problem.unit,
             "leaves": msgspec.to_builtins(certificate.leaves),
             "assumptions": certificate.assumptions,
         },
@@ -217,7 +334,7 @@ def _solution(problem: Problem, solution: Solution) -> JsonObject:
         "preInteractions": [],
         "interactions": _interactions(problem, solution),
         "postInteractions": [],
-        "gas": SETTLEMENT_GAS + HOP_GAS * len(solution.legs),
+        "gas": SETTLEMENT_GAS + sum(leg.gas for leg in solution.legs),
     }
 
 

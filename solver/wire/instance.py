@@ -11,10 +11,22 @@ from solver.core.batch import Terms
 from solver.core.intent import digest_of
 from solver.core.pools import (
     BookPool,
+    BufferPool,
+    ConcentratedPool,
     ConstantProductPool,
+    CurvePool,
+    CurveVariant,
+    EclpParameters,
+    GyroPool,
     Level,
     LimitOrderPool,
     RoutePool,
+    StablePool,
+    StableVersion,
+    Surge,
+    TickMap,
+    WeightedPool,
+    WeightedVersion,
 )
 from solver.core.types import BPS, JsonObject, Kind, Rejection, Swap, Token, TokenId
 from solver.core.types import Intent as CoreIntent
@@ -237,6 +249,70 @@ def _pool_document(pool: Pool) -> JsonObject | None:
             "takerAmount": str(pool.taker_amount),
             "gas": pool.gas,
         }
+    if isinstance(pool, ConcentratedPool):
+        return {
+            "kind": "concentrated",
+            "id": pool.id,
+            "tokens": [str(pool.token0), str(pool.token1)],
+            "feePips": pool.fee_pips,
+            "tickSpacing": pool.tick_spacing,
+            "sqrtPriceX96": str(pool.sqrt_price_x96),
+            "tick": pool.tick,
+            "liquidity": str(pool.liquidity),
+            "liquidityNet": {
+                str(tick): str(net)
+                for tick, net in zip(pool.ticks.ticks, pool.ticks.nets, strict=True)
+            },
+            "gas": pool.gas,
+            "gasPerTick": pool.gas_per_tick,
+        }
+    if isinstance(pool, WeightedPool):
+        return {
+            "kind": "weighted",
+            **_coins_document(pool),
+            "weights": _texts(pool.weights),
+            "scaling": _texts(pool.scaling),
+            "version": pool.version.value,
+            "tradeLimit": str(pool.trade_limit),
+        }
+    if isinstance(pool, StablePool):
+        surge = pool.surge
+        return {
+            "kind": "stable",
+            **_coins_document(pool),
+            "amp": str(pool.amp),
+            "scaling": _texts(pool.scaling),
+            "version": pool.version.value,
+            "surge": None if surge is None else [str(surge.threshold), str(surge.most)],
+        }
+    if isinstance(pool, CurvePool):
+        return {
+            "kind": "curve",
+            **_coins_document(pool),
+            "amp": str(pool.amp),
+            "variant": pool.variant.value,
+        }
+    if isinstance(pool, GyroPool):
+        return {
+            "kind": "gyro",
+            **_coins_document(pool),
+            "scaling": _texts(pool.scaling),
+            "parameters": {
+                _camel(name): _texts(value) if isinstance(value, tuple) else str(value)
+                for name, value in msgspec.structs.asdict(pool.parameters).items()
+            },
+        }
+    if isinstance(pool, BufferPool):
+        return {
+            "kind": "buffer",
+            "id": pool.id,
+            "wrapped": str(pool.wrapped),
+            "underlying": str(pool.underlying),
+            "rate": str(pool.rate),
+            "wrappedLeft": str(pool.wrapped_left),
+            "underlyingLeft": str(pool.underlying_left),
+            "gas": pool.gas,
+        }
     if isinstance(pool, StatesRoutes):
         quote = pool.route()
         return {
@@ -250,6 +326,22 @@ def _pool_document(pool: Pool) -> JsonObject | None:
             "delaySeconds": quote.delay_seconds,
         }
     return None
+
+
+def _coins_document(pool: WeightedPool | StablePool | CurvePool | GyroPool) -> JsonObject:
+    """What all pools of several coins have."""
+    return {
+        "id": pool.id,
+        "coins": [str(coin) for coin in pool.coins],
+        "balances": _texts(pool.balances),
+        "rates": _texts(pool.rates),
+        "fee": str(pool.fee),
+        "gas": pool.gas,
+    }
+
+
+def _texts(values: Sequence[int]) -> list[str]:
+    return [str(value) for value in values]
 
 
 def to_core(instance: Instance) -> tuple[Snapshot, tuple[CoreIntent, ...], tuple[str, ...]]:
@@ -348,7 +440,104 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
             int(entry["delaySeconds"]),
         )
         return RoutePool(id=name, quote=quote)
+    if kind == "concentrated":
+        return _concentrated(entry, name, gas)
+    if kind == "buffer":
+        return BufferPool(
+            id=name,
+            wrapped=_token(entry["wrapped"]),
+            underlying=_token(entry["underlying"]),
+            rate=int(entry["rate"]),
+            wrapped_left=int(entry["wrappedLeft"]),
+            underlying_left=int(entry["underlyingLeft"]),
+            gas=gas,
+        )
+    if kind in ("weighted", "stable", "curve", "gyro"):
+        return _pool_of_coins(entry, kind, name, gas)
     return None
+
+
+def _concentrated(entry: JsonObject, name: str, gas: int) -> ConcentratedPool:
+    token0, token1 = entry["tokens"]
+    spacing = int(entry["tickSpacing"])
+    nets = {int(tick): int(net) for tick, net in entry["liquidityNet"].items()}
+    return ConcentratedPool(
+        id=name,
+        token0=_token(token0),
+        token1=_token(token1),
+        fee_pips=int(entry["feePips"]),
+        tick_spacing=spacing,
+        sqrt_price_x96=int(entry["sqrtPriceX96"]),
+        tick=int(entry["tick"]),
+        liquidity=int(entry["liquidity"]),
+        ticks=TickMap.of(nets, spacing),
+        gas=gas,
+        gas_per_tick=int(entry["gasPerTick"]),
+    )
+
+
+def _pool_of_coins(entry: JsonObject, kind: str, name: str, gas: int) -> Pool:
+    coins = tuple(_token(coin) for coin in entry["coins"])
+    lists = ["balances", "rates", *(["scaling"] if kind != "curve" else [])]
+    lists += ["weights"] if kind == "weighted" else []
+    values = {field: _integers(entry, field, len(coins)) for field in lists}
+    fee = int(entry["fee"])
+    if kind == "weighted":
+        return WeightedPool(
+            id=name,
+            coins=coins,
+            fee=fee,
+            version=WeightedVersion(entry["version"]),
+            gas=gas,
+            trade_limit=int(entry["tradeLimit"]),
+            **values,
+        )
+    if kind == "stable":
+        surge = entry["surge"]
+        return StablePool(
+            id=name,
+            coins=coins,
+            amp=int(entry["amp"]),
+            fee=fee,
+            version=StableVersion(entry["version"]),
+            gas=gas,
+            surge=None if surge is None else Surge(int(surge[0]), int(surge[1])),
+            **values,
+        )
+    if kind == "curve":
+        return CurvePool(
+            id=name,
+            coins=coins,
+            amp=int(entry["amp"]),
+            fee=fee,
+            variant=CurveVariant(entry["variant"]),
+            gas=gas,
+            **values,
+        )
+    document: JsonObject = {
+        "id": name,
+        "coins": coins,
+        "parameters": _ellipse(entry["parameters"]),
+        "fee": fee,
+        "gas": gas,
+        **values,
+    }
+    return msgspec.convert(document, GyroPool)
+
+
+def _ellipse(entry: JsonObject) -> EclpParameters:
+    fields: JsonObject = {}
+    for name in EclpParameters.__struct_fields__:
+        value = entry[_camel(name)]
+        fields[name] = [int(part) for part in value] if isinstance(value, list) else int(value)
+    return msgspec.convert(fields, EclpParameters)
+
+
+def _integers(entry: JsonObject, field: str, count: int) -> tuple[int, ...]:
+    values = tuple(int(value) for value in entry[field])
+    if len(values) != count:
+        raise ValueError(f"{entry.get('id')}: {len(values)} {field} for {count} coins")
+    return values
 
 
 def _camel(name: str) -> str:

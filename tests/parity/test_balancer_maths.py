@@ -7,7 +7,17 @@ from typing import Any
 
 import pytest
 
-from solver.core.pools import StablePool, StableVersion, WeightedPool, WeightedVersion
+from solver.core.pools import (
+    BufferPool,
+    EclpParameters,
+    GyroPool,
+    StablePool,
+    StableVersion,
+    Surge,
+    WeightedPool,
+    WeightedVersion,
+)
+from solver.core.pools.weighted import moved_weight
 from solver.core.types import Exact, TokenId
 from solver.core.venue import Pool
 from tests.parity.cases import DATA, files, load
@@ -51,14 +61,79 @@ def _common(pool: dict[str, Any]) -> dict[str, Any]:
 def build(pool: dict[str, Any]) -> Pool:
     """The pool of a case; raises Unsupported with its kind."""
     kind, hook = pool["poolType"], pool.get("hook")
-    if hook is not None:
-        raise Unsupported(f"hook {hook['type']}")
+    weighted, stable = WeightedVersion.BALANCER_V3, StableVersion.BALANCER_V3
+    if hook is not None and (kind, hook["type"]) != ("STABLE", "STABLE_SURGE"):
+        raise Unsupported(f"pools with the hook {hook['type']}")
     if kind == "WEIGHTED":
-        version = WeightedVersion.BALANCER_V3
-        return WeightedPool(**_common(pool), weights=_ints(pool["weights"]), version=version)
+        return WeightedPool(**_common(pool), weights=_ints(pool["weights"]), version=weighted)
+    if kind == "LIQUIDITY_BOOTSTRAPPING":
+        return WeightedPool(**_common(pool), weights=_bootstrapped(pool), version=weighted)
+    if kind == "QUANT_AMM_WEIGHTED":
+        limit = int(pool["maxTradeSizeRatio"])
+        return WeightedPool(
+            **_common(pool), weights=_drifted(pool), version=weighted, trade_limit=limit
+        )
     if kind == "STABLE":
-        return StablePool(**_common(pool), amp=int(pool["amp"]), version=StableVersion.BALANCER_V3)
+        surge = None
+        if hook is not None:
+            data = hook["dynamicData"]
+            names = ("surgeThresholdPercentage", "maxSurgeFeePercentage")
+            surge = Surge(*(int(data[name]) for name in names))
+        return StablePool(**_common(pool), amp=int(pool["amp"]), version=stable, surge=surge)
+    if kind == "GYROE":
+        return GyroPool(**_common(pool), parameters=_ellipse(pool))
+    if kind == "Buffer":
+        wrapped, underlying = _coins(pool)
+        return BufferPool(
+            id=pool["poolAddress"],
+            wrapped=wrapped,
+            underlying=underlying,
+            rate=int(pool["rate"]),
+            wrapped_left=10**40,
+            underlying_left=10**40,
+            gas=0,
+        )
     raise Unsupported(f"pools of kind {kind}")
+
+
+def _bootstrapped(pool: dict[str, Any]) -> tuple[int, ...]:
+    """The weights of this second; what the pool refuses by direction is not in a weighted pool."""
+    if not pool["isSwapEnabled"] or pool["isProjectTokenSwapInBlocked"]:
+        raise Unsupported("bootstrapping pools that refuse a direction")
+    project = int(pool["projectTokenIndex"])
+    start, end = (int(pool[name][project]) for name in ("startWeights", "endWeights"))
+    times = (int(pool[name]) for name in ("startTime", "endTime", "currentTimestamp"))
+    weight = moved_weight(start, end, *times)
+    return (weight, ONE - weight) if project == 0 else (ONE - weight, weight)
+
+
+def _drifted(pool: dict[str, Any]) -> tuple[int, ...]:
+    """QuantAMM: per group of four tokens first the weights, then their change per second."""
+    now, last = int(pool["currentTimestamp"]), int(pool["lastInteropTime"])
+    seconds = min(now, last) - int(pool["lastUpdateTime"])
+    first, count = pool["firstFourWeightsAndMultipliers"], len(pool["tokens"])
+    groups = [(first, min(4, count))]
+    groups += [(pool["secondFourWeightsAndMultipliers"], count - 4)] if count > 4 else []
+    return tuple(
+        int(values[k]) + int(values[k + size]) * seconds
+        for values, size in groups
+        for k in range(size)
+    )
+
+
+def _ellipse(pool: dict[str, Any]) -> EclpParameters:
+    return EclpParameters(
+        c=int(pool["paramsC"]),
+        s=int(pool["paramsS"]),
+        stretch=int(pool["paramsLambda"]),
+        tau_alpha=(int(pool["tauAlphaX"]), int(pool["tauAlphaY"])),
+        tau_beta=(int(pool["tauBetaX"]), int(pool["tauBetaY"])),
+        u=int(pool["u"]),
+        v=int(pool["v"]),
+        w=int(pool["w"]),
+        z=int(pool["z"]),
+        d_sq=int(pool["dSq"]),
+    )
 
 
 def cases(part: str) -> list[Any]:
@@ -86,10 +161,15 @@ def test_swap(path: Path, number: int) -> None:
     exact = Exact.IN if swap["swapKind"] == 0 else Exact.OUT
     step = pool.swap(token_in, token_out, int(swap["amountRaw"]), exact)
     expected = int(swap["outputRaw"]), int(swap["amountRaw"])
-    if exact is Exact.IN:
-        assert (step.amount_out, step.amount_in) == expected
+    other, named = (
+        (step.amount_out, step.amount_in)
+        if exact is Exact.IN
+        else (step.amount_in, step.amount_out)
+    )
+    if isinstance(pool, BufferPool):  # the vault's rate is rounded in the data: its own test allows
+        assert (abs(other - expected[0]) * 10_000 <= expected[0], named) == (True, expected[1])
     else:
-        assert (step.amount_in, step.amount_out) == expected
+        assert (other, named) == expected
 
 
 @pytest.mark.parametrize(("path", "number"), cases("adds") + cases("removes"))

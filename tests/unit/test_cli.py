@@ -58,9 +58,9 @@ def test_nothing_filled_has_its_own_exit_code(tmp_path: Path) -> None:
 
 
 def test_an_unknown_pool_is_a_warning(tmp_path: Path) -> None:
-    result = run(tmp_path, instance(pools=[{"kind": "weighted"}]), "--json")
+    result = run(tmp_path, instance(pools=[{"kind": "volatile"}]), "--json")
     assert result.exit_code == EXIT_DONE
-    assert "weighted" in result.stderr
+    assert "volatile" in result.stderr
 
 
 def spoilt(path: list[str | int], value: object) -> dict[str, Any]:

@@ -28,6 +28,7 @@ MINIMUM_TRADE = 10**6
 _BUMPS = 6
 
 Curve = Callable[[int], int]
+Hook = Callable[[int, int], int]
 
 
 class Scale(Struct, frozen=True):
@@ -97,17 +98,24 @@ def quote_v2(side: Side, out: Curve, cost: Curve, amount: int, exact: Exact) -> 
     raise Reverts("NO_CONVERGENCE")
 
 
-def quote_v3(side: Side, out: Curve, cost: Curve, amount: int, exact: Exact) -> int:
-    """The other amount of a swap in V3. Raises Reverts where the contract reverts."""
+def quote_v3(
+    side: Side, out: Curve, cost: Curve, amount: int, exact: Exact, hook: Hook | None = None
+) -> int:
+    """The other amount of a swap in V3. Raises Reverts where the contract reverts.
+
+    ``hook`` gives the fee of a swap of so much in and out, both scaled and without a fee.
+    """
     if exact is Exact.IN:
         given = mul_down(amount, side.token_in.factor)
-        given = _tradable(sub(given, mul_up(given, side.fee)))
+        fee = side.fee if hook is None else hook(given, out(given))
+        given = _tradable(sub(given, mul_up(given, fee)))
         return div_down(_tradable(out(given)), side.token_out.factor_up)
     wanted = _tradable(mul_up(amount, side.token_out.factor_up))
     net = _tradable(cost(wanted))
-    if side.fee >= ONE:
+    fee = side.fee if hook is None else hook(net, wanted)
+    if fee >= ONE:
         raise Reverts("ZERO_DIVISION")
-    gross = net - (-net * side.fee // complement(side.fee))
+    gross = net - (-net * fee // complement(fee))
     return div_up(gross, side.token_in.factor)
 
 

@@ -11,9 +11,11 @@ from msgspec.structs import replace
 
 from solver.core.pools.balancer import Scale, Side, quote_v2, quote_v3, saturate, upscaled
 from solver.core.pools.base import NotExecutable
-from solver.core.pools.fixed_point import ONE, Reverts
+from solver.core.pools.fixed_point import ONE, Reverts, complement, div_down, mul_down, sub
 from solver.core.types import Call, Exact, Leg, TokenId
 from solver.core.venue import Arc, StableArc, Step
+
+Vector = tuple[int, int]
 
 AMP_PRECISION = 1000
 _ROUNDS = 255
@@ -133,10 +135,44 @@ def stable_in(
     return amount_in
 
 
+class Surge(Struct, frozen=True):
+    """Balancer V3's StableSurge hook: a fee that rises to ``most`` as a swap unbalances the pool
+    beyond ``threshold``; both of 18 digits.
+    """
+
+    threshold: int
+    most: int
+
+
+def surge_fee(
+    fee: int, surge: Surge, before: Sequence[int], index_in: int, index_out: int, swap: Vector
+) -> int:
+    """The fee of a swap of (in, out), given the scaled balances before it; 18 digits, rounded
+    down. It stays at ``fee`` where the imbalance falls or keeps below the threshold.
+    """
+    after = list(before)
+    after[index_in] += swap[0]
+    after[index_out] -= swap[1]
+    imbalance = _imbalance(after)
+    if imbalance <= max(surge.threshold, _imbalance(before)):
+        return fee
+    excess = div_down(imbalance - surge.threshold, complement(surge.threshold))
+    return fee + mul_down(sub(surge.most, fee), excess)
+
+
+def _imbalance(balances: Sequence[int]) -> int:
+    """Σ|x − median| over Σx."""
+    ordered, middle = sorted(balances), len(balances) // 2
+    median = ordered[middle]
+    if len(balances) % 2 == 0:
+        median = (ordered[middle - 1] + median) // 2
+    return div_down(sum(abs(balance - median) for balance in balances), sum(balances))
+
+
 class StablePool(Struct, frozen=True, kw_only=True):
     """A stable pool. ``balances`` in base units, ``amp`` = 1000·A, ``rates`` and ``fee`` in 18
     digits; ``scaling`` multiplies a base unit to 18 decimals. A composable pool is given without
-    its own token.
+    its own token. ``surge`` is for V3 only; arcs leave it out, as it only raises the fee.
     """
 
     id: str
@@ -148,6 +184,7 @@ class StablePool(Struct, frozen=True, kw_only=True):
     fee: int
     version: StableVersion
     gas: int
+    surge: Surge | None = None
 
     @property
     def tokens(self) -> tuple[TokenId, ...]:
@@ -166,16 +203,26 @@ class StablePool(Struct, frozen=True, kw_only=True):
         except Reverts:
             return Step(0, 0, 0, self)
         side = Side(self._scale(i), self._scale(o), self.fee)
-        v3 = self.version is StableVersion.BALANCER_V3
-        quote = quote_v3 if v3 else quote_v2
+        v3, surge = self.version is StableVersion.BALANCER_V3, self.surge
+
+        def out(a: int) -> int:
+            return stable_out(self.amp, balances, i, o, a, d, v3)
+
+        def cost(a: int) -> int:
+            return stable_in(self.amp, balances, i, o, a, d, v3)
 
         def other(given: int) -> int:
-            return quote(
+            if not v3:
+                return quote_v2(side, out, cost, given, exact)
+            if surge is None:
+                return quote_v3(side, out, cost, given, exact)
+            return quote_v3(
                 side,
-                lambda a: stable_out(self.amp, balances, i, o, a, d, v3),
-                lambda a: stable_in(self.amp, balances, i, o, a, d, v3),
+                out,
+                cost,
                 given,
                 exact,
+                lambda a, b: surge_fee(self.fee, surge, balances, i, o, (a, b)),
             )
 
         given, answer = saturate(other, amount, amount if exact is Exact.IN else self.balances[o])

@@ -75,9 +75,25 @@ def weighted_invariant(weights: Sequence[int], balances: Sequence[int], fast: bo
     return invariant
 
 
+def moved_weight(start: int, end: int, start_time: int, end_time: int, now: int) -> int:
+    """A weight on its way from one value to another (bootstrapping pools), in 18 digits.
+
+    The share of the time that has passed and the change are both rounded down, as in
+    ``GradualValueChange.sol``.
+    """
+    if now >= end_time:
+        return end
+    if now <= start_time:
+        return start
+    passed = div_down(now - start_time, end_time - start_time)
+    change = mul_down(passed, abs(end - start))
+    return start + change if end > start else start - change
+
+
 class WeightedPool(Struct, frozen=True, kw_only=True):
     """A weighted pool. ``balances`` in base units; ``weights``, ``rates`` and ``fee`` in 18 digits;
-    ``scaling`` multiplies a base unit to 18 decimals.
+    ``scaling`` multiplies a base unit to 18 decimals. ``trade_limit``, below one, is the share of
+    either balance, in 18 digits, that one swap may move (QuantAMM).
     """
 
     id: str
@@ -89,6 +105,7 @@ class WeightedPool(Struct, frozen=True, kw_only=True):
     fee: int
     version: WeightedVersion
     gas: int
+    trade_limit: int = ONE
 
     @property
     def tokens(self) -> tuple[TokenId, ...]:
@@ -115,13 +132,14 @@ class WeightedPool(Struct, frozen=True, kw_only=True):
         def other(given: int) -> int:
             return quote(
                 side,
-                lambda a: weighted_out(*ends, a, fast),
-                lambda a: weighted_in(*ends, a, fast),
+                lambda a: self._limited(ends, a, weighted_out(*ends, a, fast))[1],
+                lambda a: self._limited(ends, weighted_in(*ends, a, fast), a)[0],
                 given,
                 exact,
             )
 
-        most = mul_down(self.balances[i if exact is Exact.IN else o], MAX_RATIO) + 2
+        share = min(MAX_RATIO, self.trade_limit)
+        most = mul_down(self.balances[i if exact is Exact.IN else o], share) + 2
         if exact is Exact.IN and self.fee < ONE:
             most = most * ONE // (ONE - self.fee) + 2
         given, answer = saturate(other, amount, most)
@@ -160,6 +178,16 @@ class WeightedPool(Struct, frozen=True, kw_only=True):
     def encode(self, leg: Leg) -> Sequence[Call]:
         """A pool of an instance file cannot be called."""
         raise NotExecutable(f"{self.id}: {leg.amount_in} in has no contract to go to")
+
+    def _limited(
+        self, ends: tuple[int, int, int, int], amount_in: int, amount_out: int
+    ) -> tuple[int, int]:
+        balance_in, _, balance_out, _ = ends
+        if amount_in > mul_down(balance_in, self.trade_limit) and self.trade_limit < ONE:
+            raise Reverts("MAX_TRADE_SIZE")
+        if amount_out > mul_down(balance_out, self.trade_limit):
+            raise Reverts("MAX_TRADE_SIZE")
+        return amount_in, amount_out
 
     def _scale(self, index: int) -> Scale:
         return Scale(self.scaling[index], self.rates[index])

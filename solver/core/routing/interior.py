@@ -36,40 +36,47 @@ _MOST_ITERATIONS = 60
 
 
 @compiled
-def _factor(matrix: Array, n: int) -> bool:
-    """Cholesky in place, lower triangle, zero multipliers skipped; False if not definite."""
-    for j in range(n):
+def _factor(matrix: Array, n: int, rows: IntArray, starts: IntArray) -> bool:
+    """Cholesky in place, from the last node to the first; False if not definite.
+
+    Nodes are eliminated downwards, so that those added last, which have few neighbours, cause
+    little fill. ``rows[starts[j]:starts[j + 1]]`` become the neighbours of node j below it.
+    """
+    place = 0
+    for j in range(n - 1, -1, -1):
+        starts[j] = place
         pivot = matrix[j, j]
         if not pivot > 0.0:
             return False
         pivot = np.sqrt(pivot)
         matrix[j, j] = pivot
         inverse = 1.0 / pivot
-        for i in range(j + 1, n):
-            if matrix[i, j] != 0.0:
-                matrix[i, j] *= inverse
-        for i in range(j + 1, n):
-            scale = matrix[i, j]
-            if scale != 0.0:
-                for k in range(j + 1, i + 1):
-                    matrix[i, k] -= scale * matrix[k, j]
+        for i in range(j):
+            if matrix[j, i] != 0.0:
+                matrix[j, i] *= inverse
+                rows[place] = i
+                place += 1
+        for b in range(starts[j], place):
+            i = rows[b]
+            scale = matrix[j, i]
+            for c in range(starts[j], b + 1):
+                matrix[i, rows[c]] -= scale * matrix[j, rows[c]]
+        starts[n + j] = place
     return True
 
 
 @compiled
-def _substitute(matrix: Array, n: int, rhs: Array) -> None:
-    for i in range(n):
-        total = rhs[i]
-        for k in range(i):
-            if matrix[i, k] != 0.0:
-                total -= matrix[i, k] * rhs[k]
-        rhs[i] = total / matrix[i, i]
-    for i in range(n - 1, -1, -1):
-        value = rhs[i] / matrix[i, i]
-        rhs[i] = value
-        for k in range(i):
-            if matrix[i, k] != 0.0:
-                rhs[k] -= matrix[i, k] * value
+def _substitute(matrix: Array, n: int, rows: IntArray, starts: IntArray, rhs: Array) -> None:
+    for j in range(n - 1, -1, -1):
+        value = rhs[j] / matrix[j, j]
+        rhs[j] = value
+        for b in range(starts[j], starts[n + j]):
+            rhs[rows[b]] -= matrix[j, rows[b]] * value
+    for j in range(n):
+        total = rhs[j]
+        for b in range(starts[j], starts[n + j]):
+            total -= matrix[j, rows[b]] * rhs[rows[b]]
+        rhs[j] = total / matrix[j, j]
 
 
 @compiled
@@ -103,6 +110,7 @@ def interior_point(
     s, ds, dnu = np.empty(n), np.zeros(n), np.zeros(n)
     balance, extra_slack, rhs = np.empty(n), np.zeros(n), np.empty(n)
     matrix = np.zeros((n, n))
+    rows, starts = np.empty(n * n // 2 + n, np.int64), np.empty(2 * n, np.int64)
     for a in range(m):
         z[a] = start_mu / x[a]
         if capacity[a] < inf:
@@ -165,7 +173,7 @@ def interior_point(
             matrix[target, t] = 0.0
             matrix[t, target] = 0.0
         matrix[target, target] = 1.0
-        if not _factor(matrix, n):
+        if not _factor(matrix, n, rows, starts):
             return False, iteration
         tau = 0.0
         extra_low[:] = 0.0
@@ -185,7 +193,7 @@ def interior_point(
                 rhs[tail[a]] += drain[a] * r / rise[a]
                 rhs[third[a]] -= kappa[a] * r / rise[a]
             rhs[target] = 0.0
-            _substitute(matrix, n, rhs)
+            _substitute(matrix, n, rows, starts, rhs)
             step_primal, step_dual = 1.0, 1.0
             for t in range(n):
                 if t == target:

@@ -187,18 +187,21 @@ def joint_total(
     nu: Array,
     lam: Array,
     mu: Array,
+    exact: bool,
 ) -> float:
     """The sum of gains with each joint pool (``group`` ≥ 0) counted once, by its joint bound.
 
-    ``lam`` and ``mu`` (0 where unknown) are multipliers to try before a search for better ones.
+    ``lam`` and ``mu`` (0 where unknown) are multipliers to try before a search for better ones. Not
+    ``exact``, the pairs' sum stands in for a search; that estimates a bound but proves none.
     """
     total = 0.0
-    best = np.zeros(len(start) - 1)
+    pairs, best = np.zeros(len(start) - 1), np.zeros(len(start) - 1)
     for a in range(len(group)):
         if group[a] < 0:
             total += gains[a]
         else:
             best[group[a]] = max(best[group[a]], gains[a])
+            pairs[group[a]] += gains[a]
     for j in range(len(best)):
         if best[j] <= 0.0:
             continue
@@ -209,26 +212,15 @@ def joint_total(
                 token[f:l], reserve[f:l], weight[f:l], into[f:l], out[f:l], excess[j],
                 nu, lam[j], mu[j],
             )  # fmt: skip
-        if not found <= best[j] * (1.0 + 1e-9):  # no joint trade gains less than its best pair
+        if exact and not found <= best[j] * (1.0 + 1e-9):  # nothing gains less than its best pair
             searched = tightest(
                 token[f:l], reserve[f:l], weight[f:l], into[f:l], out[f:l], excess[j], nu
             )
             found = searched if not found <= searched else found
+        if not exact and not found <= pairs[j]:
+            found = pairs[j]
         total += max(found, 0.0)
     return total
-
-
-@compiled
-def least_total(group: IntArray, gains: Array, pools: int) -> float:
-    """What :func:`joint_total` cannot be below: the best pair of each joint pool."""
-    total = 0.0
-    best = np.zeros(pools)
-    for a in range(len(group)):
-        if group[a] < 0:
-            total += gains[a]
-        else:
-            best[group[a]] = max(best[group[a]], gains[a])
-    return total + np.sum(best)
 
 
 @compiled

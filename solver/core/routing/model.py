@@ -39,11 +39,11 @@ def localise(network: Network, candidates: IntArray, source: int, target: int) -
     if len(place) == 0:
         return None
     tokens, inverse = np.unique(np.concatenate([tail[place], head[place]]), return_inverse=True)
-    # ascending degree keeps the factor of the system sparse
+    # the system is solved from the last token to the first: few neighbours last, few fill-ins
     degree = np.bincount(inverse, minlength=len(tokens))
-    degree[tokens == source] = -2
-    degree[tokens == target] = -1
-    order = np.argsort(degree, kind="stable")
+    degree[tokens == source] = len(inverse) + 2
+    degree[tokens == target] = len(inverse) + 1
+    order = np.argsort(-degree, kind="stable")
     rank = np.empty(len(tokens), np.int64)
     rank[order] = np.arange(len(tokens))
     ends = rank[inverse]

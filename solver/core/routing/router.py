@@ -17,7 +17,7 @@ from msgspec import Struct
 from solver.core.kernels import Array, IntArray
 from solver.core.routing.extension import extend, follow, gaining
 from solver.core.routing.flow import order_tokens, prune, push
-from solver.core.routing.joint import joint_total, least_total
+from solver.core.routing.joint import joint_total
 from solver.core.routing.labels import select
 from solver.core.routing.model import Local, build_model, localise
 from solver.core.routing.network import Network
@@ -111,6 +111,7 @@ class _Search:
         self._amount, self._tolerance = amount, tolerance
         self._candidates: IntArray = np.empty(0, np.int64)
         self._member = np.zeros(network.arc_count, np.bool_)
+        self._useful = np.zeros(network.arc_count, np.bool_)
         self._flow: Array = np.empty(0)
         self._guess: Array | None = None
         self._warm = False
@@ -178,16 +179,21 @@ class _Search:
         """The exact bound of the best prices so far; joint pools make it dearer than the guess."""
         if self._pending is None:
             return
-        whole, group, gains, lam, mu = self._pending
+        bound = self._total(self._pending, exact=True)
+        if bound < self._bound:
+            self._bound, self._bound_nu = bound, self._pending[0]
         self._pending = None
+
+    def _total(
+        self, proof: tuple[Array, IntArray, Array, Array, Array], exact: bool
+    ) -> float:
+        whole, group, gains, lam, mu = proof
         joint = self._network.joint
         gained = joint_total(
             group, gains, joint.start, joint.token, joint.reserve, joint.weight, joint.into,
-            joint.out, joint.excess, whole, lam, mu,
+            joint.out, joint.excess, whole, lam, mu, exact,
         )  # fmt: skip
-        bound = float(whole[self._source]) * self._amount + gained
-        if bound < self._bound:
-            self._bound, self._bound_nu = bound, whole
+        return float(whole[self._source]) * self._amount + gained
 
     def answer(self) -> tuple[Route, Warm | None]:
         """The best route and bound so far."""
@@ -223,6 +229,8 @@ class _Search:
             self._bound = 0.0 if self._bound == inf else self._bound
             return None
         arcs = self._candidates[local.place]
+        self._useful[:] = False
+        self._useful[arcs] = True
         guess = self._guess
         assert guess is not None
         nu = np.maximum(guess[local.tokens], 1e-6)
@@ -290,18 +298,17 @@ class _Search:
             network.kind, network.par, network.table, network.rows,
         )  # fmt: skip
         self._last_nu = whole
-        joint = network.joint
-        group = joint.of_pool[network.pool[arcs]]
-        paid = float(whole[self._source]) * self._amount
-        if paid + least_total(group, gains, len(joint.ann)) < self._best_guess:
-            self._best_guess = paid + least_total(group, gains, len(joint.ann))
-            self._pending = (whole, group, gains, solved.lam, solved.mu)
-            if self._best_guess - self._best[0] <= self._tolerance * self._best_guess:
+        group = network.joint.of_pool[network.pool[arcs]]
+        pending = (whole, group, gains, solved.lam, solved.mu)
+        guess = self._total(pending, exact=False)
+        if guess < self._best_guess:
+            self._best_guess, self._pending = guess, pending
+            if guess - self._best[0] <= self._tolerance * guess:
                 self._settle_bound()
         if self.certified:
             return True
-        fresh = ~self._member[arcs]
-        arcs, gains = arcs[fresh], gains[fresh]
+        unused = ~self._useful[arcs]  # new ones, and members that led nowhere so far
+        arcs, gains = arcs[unused], gains[unused]
         if len(arcs) == 0:
             return False
         if len(arcs) > _ADDED:
@@ -317,5 +324,6 @@ class _Search:
             more.append(found[:count].copy())
         self._guess = whole
         self._warm = False
+        before = len(self._candidates)
         self._add(np.unique(np.concatenate(more)))
-        return True
+        return len(self._candidates) > before
