@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from solver.core.kernels import Array, IntArray
+from solver.core.routing.arcs import STEPS
 from solver.core.routing.network import Network
 from solver.core.types import Exact, TokenId
 from solver.core.venue import Pool, Step
@@ -121,7 +122,8 @@ def along_flow(
 ) -> Answer:
     """Sell ``amount`` base units in the proportions of a flow; arcs in topological order.
 
-    What a pool refuses goes to the next arc of the same token.
+    What a pool refuses goes to the next arc of the same token; books, which take whole lots, come
+    first.
     """
     execution = _Execution(network)
     balance = {source: amount}
@@ -134,9 +136,10 @@ def along_flow(
         held = left = balance.pop(tails[first], 0)
         total = float(used[first:last].sum())
         owed = 0
-        for k in range(first, last):
+        group = sorted(range(first, last), key=lambda k: network.kind[arcs[k]] != STEPS)
+        for k in group:
             flow = left
-            if k < last - 1:
+            if k != group[-1]:
                 owed += int(held * (float(used[k]) / total))
                 flow = max(0, min(left, owed - (held - left)))
             step = execution.swap(int(arcs[k]), flow)
