@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import aiohttp
@@ -24,6 +24,7 @@ from solver.core.venue import BlockRef, EventLog, ReadError
 _MAX_BATCH = 500
 _MAX_ANSWER_BYTES = 64 * 1024 * 1024
 _UINT256_MAX = 2**256 - 1
+_OVERRIDE_GAS = 500_000_000  # nodes lower it to their own cap
 
 
 class RpcError(Exception):
@@ -129,10 +130,17 @@ class PinnedReader:
         """The block."""
         return self._block
 
-    async def call(self, calls: Sequence[tuple[str, str]]) -> list[str]:
+    async def call(
+        self, calls: Sequence[tuple[str, str]], code: Mapping[str, str] | None = None
+    ) -> list[str]:
         """See :class:`solver.core.venue.Reader`."""
         pin = {"blockHash": self._block.hash}
-        questions = [("eth_call", [{"to": target, "data": data}, pin]) for target, data in calls]
+        extra: JsonObject = {"gas": hex(_OVERRIDE_GAS)} if code else {}
+        override = [{place: {"code": body} for place, body in code.items()}] if code else []
+        questions = [
+            ("eth_call", [{"to": target, "data": data, **extra}, pin, *override])
+            for target, data in calls
+        ]
         try:
             answers = await self._rpc.batch(questions)
         except Unreachable as error:

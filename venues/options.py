@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import combinations
 
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
@@ -34,6 +35,32 @@ def integer(options: Mapping[str, object], key: str, default: int, least: int = 
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
         raise ValueError(f"{key} must be an integer of at least {least}")
     return value
+
+
+def integers(
+    options: Mapping[str, object], key: str, default: Sequence[int], least: int = 0
+) -> tuple[int, ...]:
+    """A list of integers with a default."""
+    value = options.get(key, list(default))
+    if not isinstance(value, list) or not value:
+        raise ValueError(f"{key} must be a list of integers")
+    return tuple(integer({key: item}, key, 0, least) for item in value)
+
+
+def token_pairs(options: Mapping[str, object], key: str) -> tuple[tuple[str, str], ...]:
+    """Every two of a list of tokens, lower case and in the contracts' order."""
+    tokens = sorted(set(addresses(options, key)))
+    if len(tokens) < 2:
+        raise ValueError(f"{key} must name at least two tokens")
+    return tuple(combinations(tokens, 2))
+
+
+def exactly_one(options: Mapping[str, object], *keys: str) -> str:
+    """The one of these options that is given."""
+    given = [key for key in keys if key in options]
+    if len(given) != 1:
+        raise ValueError(f"give exactly one of {' and '.join(keys)}")
+    return given[0]
 
 
 def _address(value: object, key: str) -> str:

@@ -48,8 +48,13 @@ class FixedReader:
         }
         self._logs = list(logs)
 
-    async def call(self, calls: Sequence[tuple[str, str]]) -> list[str]:
-        """The answers of the table; a call that is not in it fails as it would on chain."""
+    async def call(
+        self, calls: Sequence[tuple[str, str]], code: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """The answers of the table; a call that is not in it fails as it would on chain.
+
+        Answers of a helper that the adapter puts in place with ``code`` belong into the table too.
+        """
         for target, data in calls:
             if (target.lower(), data.lower()) not in self._answers:
                 raise ReadError(f"{target}: execution reverted ({data[:10]})")

@@ -40,8 +40,15 @@ class Reader(Protocol):
     @property
     def block(self) -> BlockRef: ...
 
-    async def call(self, calls: Sequence[tuple[str, str]]) -> list[str]:
-        """``eth_call`` for each (target, data), hex in and out; a revert raises ReadError."""
+    async def call(
+        self, calls: Sequence[tuple[str, str]], code: Mapping[str, str] | None = None
+    ) -> list[str]:
+        """``eth_call`` for each (target, data), hex in and out; a revert raises ReadError.
+
+        ``code`` is runtime bytecode by address, put there for these calls only: a helper that reads
+        many contracts at once needs no deployment. Such calls may use as much gas as the endpoint
+        grants.
+        """
         ...
 
     async def logs(self, address: str, topic: str, from_block: int) -> list[EventLog]:

@@ -151,12 +151,17 @@ class Chain:
 
     def deploy(self, name: str, *args: Any, sender: Actor) -> Contract:
         """Deploy a committed artifact."""
-        data = artifact(name)
-        factory = self.w3.eth.contract(abi=data["abi"], bytecode=data["bytecode"])
+        return self.deploy_code(name, artifact(name), *args, sender=sender)
+
+    def deploy_code(self, name: str, data: JsonObject, *args: Any, sender: Actor) -> Contract:
+        """Deploy what an artifact of another build has as ``abi`` and ``bytecode``."""
+        code = "0x" + str(data["bytecode"]).removeprefix("0x")
+        factory = self.w3.eth.contract(abi=data["abi"], bytecode=code)
         constructor: Any = factory.constructor(*args)
         receipt = self._transact({"data": str(constructor.data_in_transaction)}, sender, None)
         assert receipt["status"] == 1, f"{name} could not be deployed"
-        return self.contract(name, str(receipt["contractAddress"]))
+        address = to_checksum_address(str(receipt["contractAddress"]))
+        return self.w3.eth.contract(address, abi=data["abi"])
 
     def contract(self, name: str, address: str) -> Contract:
         """A contract that is deployed already."""

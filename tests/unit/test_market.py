@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -22,7 +22,9 @@ class PinnedNowhere:
 
     block = BLOCK
 
-    async def call(self, calls: Sequence[tuple[str, str]]) -> list[str]:
+    async def call(
+        self, calls: Sequence[tuple[str, str]], code: Mapping[str, str] | None = None
+    ) -> list[str]:
         raise AssertionError("not asked here")
 
     async def logs(self, address: str, topic: str, from_block: int) -> list[Any]:

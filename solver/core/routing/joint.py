@@ -205,16 +205,16 @@ def joint_total(
     for j in range(len(best)):
         if best[j] <= 0.0:
             continue
-        f, l = start[j], start[j + 1]
+        part = slice(start[j], start[j + 1])
         found = inf
         if lam[j] > 0.0 and (mu[j] > 0.0) == (excess[j] > 0.0):
             found = joint_gain(
-                token[f:l], reserve[f:l], weight[f:l], into[f:l], out[f:l], excess[j],
+                token[part], reserve[part], weight[part], into[part], out[part], excess[j],
                 nu, lam[j], mu[j],
             )  # fmt: skip
         if exact and not found <= best[j] * (1.0 + 1e-9):  # nothing gains less than its best pair
             searched = tightest(
-                token[f:l], reserve[f:l], weight[f:l], into[f:l], out[f:l], excess[j], nu
+                token[part], reserve[part], weight[part], into[part], out[part], excess[j], nu
             )
             found = searched if not found <= searched else found
         if not exact and not found <= pairs[j]:
@@ -244,7 +244,7 @@ def stable_d(balance: Array, ann: float) -> float:
 
 @compiled
 def pair_output(state: Array, weight: Array, ann: float, i: int, j: int, n: float) -> float:
-    """What coin j gives, in its units, for n units of coin i after the fee, at balances ``state``."""
+    """What coin j gives for n of coin i after the fee, both in their units, at ``state``."""
     if ann <= 0.0:
         return -state[j] * np.expm1(-weight[i] / weight[j] * np.log1p(n / state[i]))
     count = len(state)
@@ -290,8 +290,8 @@ def star_levels(
     """Joint pools as stars of LOG levels around nodes of their own; numbers of levels and nodes.
 
     Flows are in units of ``amount``. A pool has a node for its invariant and, if stable, one for
-    Σn. ``sells[c]`` and ``buys[c]`` say which coins may be paid in and taken out; ``local`` maps the
-    network's tokens. ``coin[level]`` is c + 1 for a payment in, −(c + 1) for one out, else 0.
+    Σn. ``sells[c]`` and ``buys[c]`` say which coins may be paid in and taken out; ``local`` maps
+    the network's tokens. ``coin[level]`` is c + 1 for a payment in, −(c + 1) for one out, else 0.
     """
     n, node, pool = 0, first_node, 0
     for j in joint:

@@ -102,10 +102,9 @@ def select(
             arcs[n] = a
             scores[n] = rate[a] * f2[i]
             n += 1
+    least = 0.0
     if n > want:
         least = np.partition(scores[:n], n - want)[n - want] * (1.0 - 1e-12)
-    else:
-        least = 0.0
     for k in range(n):
         if scores[k] >= least and scores[k] > 0.0:
             chosen[arcs[k]] = max(chosen[arcs[k]], scores[k])

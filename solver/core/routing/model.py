@@ -51,7 +51,7 @@ def localise(network: Network, candidates: IntArray, source: int, target: int) -
 
 
 class Model(Struct):
-    """Levels with flows in units of the order; the first ``plain`` belong to arcs, the rest to stars.
+    """Levels with flows in units of the order; the first ``plain`` belong to arcs, others to stars.
 
     ``arc_of`` is the position of a plain level's arc; ``coin`` as :func:`star_levels` returns it.
     """
@@ -86,7 +86,9 @@ class Model(Struct):
 
     def arc_flow(self, x: Array) -> Array:
         """Input per candidate arc; what a star takes in is spread over the pairs that it pays."""
-        flow = np.bincount(self.arc_of, weights=x[: self.plain], minlength=len(self.arcs))
+        flow: Array = np.bincount(
+            self.arc_of, weights=x[: self.plain], minlength=len(self.arcs)
+        ).astype(float)
         if len(self.joints):
             joint = self.network.joint
             star_flows(

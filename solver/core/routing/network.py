@@ -223,9 +223,9 @@ class Network:
 class Joints:
     """Pools of three or more coins, coin by coin; see :mod:`solver.core.routing.joint`.
 
-    ``of_pool[p]`` is the joint pool of pool p or −1, and its coins are start[j]…start[j + 1]. In the
-    invariant's units a coin has ``reserve``; one numeraire paid in is ``gross`` units, ``into`` after
-    the fee; one unit taken out is ``out`` numeraire. ``excess`` is E, 0 for a weighted pool.
+    ``of_pool[p]`` is the joint pool of pool p or −1, and its coins are start[j]…start[j + 1]. In
+    the invariant's units a coin has ``reserve``; one numeraire paid in is ``gross`` units, ``into``
+    after the fee; one unit taken out is ``out`` numeraire. ``excess`` is E, 0 for a weighted pool.
     ``coin_in[a]`` and ``coin_out[a]`` are the coins of arc a, −1 for arcs of other pools.
     """
 
@@ -307,7 +307,7 @@ class Joints:
                     gross * (1.0 - first.fee_in),
                     (1.0 - first.fee_out) / gross,
                     gross,
-                ]  # fmt: skip
+                ]
             )
         excess = (sum(first.balances) - d + d / first.ann) * shrink
         return rows, first.ann, excess

@@ -157,7 +157,7 @@ class _Search:
 
     def run(self, stop: Callable[[], bool], most_rounds: int) -> None:
         """Rounds until certified, stopped, or nothing more changes."""
-        threshold, accuracy = 1e-5, 1.0
+        threshold, accuracy = 1e-7, 1e-2
         before = inf
         for _ in range(most_rounds):
             self._rounds += 1
@@ -184,9 +184,7 @@ class _Search:
             self._bound, self._bound_nu = bound, self._pending[0]
         self._pending = None
 
-    def _total(
-        self, proof: tuple[Array, IntArray, Array, Array, Array], exact: bool
-    ) -> float:
+    def _total(self, proof: tuple[Array, IntArray, Array, Array, Array], exact: bool) -> float:
         whole, group, gains, lam, mu = proof
         joint = self._network.joint
         gained = joint_total(
@@ -251,7 +249,8 @@ class _Search:
         self._flow[:] = 0.0
         self._flow[local.place] = flow
         self._improve(arcs, local, flow)
-        inflow = np.bincount(local.head, weights=flow, minlength=len(local.tokens))
+        inflow = np.zeros(len(local.tokens))
+        np.add.at(inflow, local.head, flow)
         lam, mu = model.multipliers(prices)
         return _Solved(local.tokens, prices[: len(local.tokens)], inflow, lam, mu)
 
