@@ -398,7 +398,7 @@ def daemon_text(report: dict[str, Any]) -> list[str]:
         f"connections (answer after {http['acceptMilliseconds']} ms at the median,",
         f"{http['acceptMillisecondsP99']} ms at p99), durable before the answer. From there to",
         f"settled on a local chain: {http['acceptToSettledMilliseconds']} ms at the median,",
-        f"at most {http['acceptToSettledMillisecondsMax']} ms; the tick is {http['tickSeconds']} s.",
+        f"at most {http['acceptToSettledMillisecondsMax']} ms; a tick is {http['tickSeconds']} s.",
         "",
         *_table(("pools", "orders", "filled", "ms", "netGap bp"), rows),
         "",

@@ -151,7 +151,7 @@ def _measure_case(
 ) -> Iterator[dict[str, Any]]:
     rng = np.random.default_rng((seed, number))
     samples = {mode: _sample() for mode in MODES}
-    updates: list[float] = []
+    updates: list[tuple[float, float]] = []
     unreachable = 0
     # the network may stand at a later block of the case before: its pools are one block of many
     network.update(market.pools)
@@ -165,7 +165,7 @@ def _measure_case(
         market, moved = move(market, int(rng.integers(2**31)), _SHARE_MOVED)
         gc.collect()
         update = _update(network, moved)
-        updates.append(update[0])
+        updates.append(update)
         for mode in ("warm", "cached", "cold"):
             if mode == "cold":
                 network.forget_rates()
@@ -259,7 +259,8 @@ def summary(case: Case, raw: Sequence[dict[str, Any]], seconds: float) -> dict[s
         "noisy": case.noisy,
         "seeds": [part["seed"] for part in raw],
         "unreachablePairs": sum(part["unreachable"] for part in raw),
-        "updateMs": spread([value for part in raw for value in part["updates"]]),
+        "updateMs": spread([wall for part in raw for wall, _ in part["updates"]]),
+        "updateCpuMs": spread([cpu for part in raw for _, cpu in part["updates"]]),
         "updateBarMs": UPDATE_BAR_MS if case.pools == 10_000 else None,
         "modes": modes,
         "loadAverage": load(),
@@ -308,6 +309,7 @@ def _say(case: Case, found: dict[str, Any]) -> None:
         bar = result["barMs"]
         print(
             f"{case.name:32} {mode:7} p50 {ms['p50']:8.2f} p99 {ms['p99']:8.2f} ms"
+            f" (CPU {result['cpuMs']['p50']:8.2f} / {result['cpuMs']['p99']:8.2f})"
             f"{f'  bar {bar[0]} / {bar[1]}' if bar else '':18}"
             f" gap p99 {gap.get('p99', float('nan')):9.2e} bp"
             f"  certified {result['certifiedShare']:.4f} of {result['intents']}",
