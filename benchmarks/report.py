@@ -22,6 +22,7 @@ _NOT_YET = "not yet measured"
 # Okabe and Ito's colours, which people with any kind of colour vision can tell apart
 _COLOURS = {"cold": "#0072B2", "cached": "#56B4E9", "warm": "#E69F00"}
 _ROUTERS = ("#E69F00", "#56B4E9", "#009E73", "#CC79A7")
+_SIZE_COLOURS = {1e3: "#56B4E9", 1e4: "#0072B2", 1e5: "#E69F00"}
 _BAR = "#D55E00"
 _INK = "#333333"
 
@@ -92,7 +93,7 @@ def latency(cases: dict[str, Any]) -> None:
         line([], [], marker="o", ls="", color="none", mec=_BAR, mew=1.8, label="bar p50"),
         line([], [], marker="|", ls="", color=_BAR, ms=11, mew=2, label="bar p99"),
     ]
-    below = -0.9 / len(names) - 0.02
+    below = -0.55 / len(names) - 0.015
     axes.legend(handles=keys, ncol=6, loc="upper left", bbox_to_anchor=(0, below),
                 frameon=False, columnspacing=1.2, handlelength=1.4)  # fmt: skip
     _save(plt, figure, "latency")
@@ -102,16 +103,17 @@ def gaps(cases: dict[str, Any]) -> None:
     """Cumulative distribution of the certified gap."""
     plt = _plots()
     figure, axes = plt.subplots(figsize=(8.5, 4.6))
-    shown = [name for name, case in cases.items() if case["modes"]["cold"]["gaps"]]
-    colours = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#000000")
-    styles = ("-", "--", ":")
+    shown = {name: case for name, case in cases.items() if case["modes"]["cold"]["gaps"]}
     floor = 1e-8
-    for number, name in enumerate(shown):
-        result = cases[name]["modes"]["cold"]
+    for name, case in shown.items():
+        result = case["modes"]["cold"]
         values = np.sort(np.maximum(np.array(result["gaps"]), floor))
         share = np.arange(1, len(values) + 1) / result["intents"]
-        axes.step(values, share, where="post", color=colours[number % len(colours)],
-                  ls=styles[number // len(colours)], lw=1.7, label=name)  # fmt: skip
+        colour = _SIZE_COLOURS.get(case["usd"], _INK)
+        if case["noisy"] or case["tolerance"] < 1e-5:
+            colour = "#CC79A7" if case["noisy"] else "#D55E00"
+        style = {1_000: ":", 10_000: "--"}.get(case["pools"], "-")
+        axes.step(values, share, where="post", color=colour, ls=style, lw=1.8, label=name)
     axes.axvline(0.1, color=_INK, lw=1.1, ls=(0, (4, 3)))
     axes.annotate("tolerance 0.1 bp", (0.1, 0.03), xytext=(-5, 0), textcoords="offset points",
                   rotation=90, va="bottom", ha="right", color=_INK, fontsize=9)  # fmt: skip
@@ -219,6 +221,7 @@ def routing_text(report: dict[str, Any]) -> list[str]:
                 ]
             )
             loss = result["integerLossBps"]
+            lots = result["lotLossBps"]
             more.append(
                 [
                     name,
@@ -228,7 +231,8 @@ def routing_text(report: dict[str, Any]) -> list[str]:
                     str(result["withoutBound"]),
                     f"{_number(result['rounds']['p50'])} / {_number(result['rounds']['p99'])}",
                     f"{_number(result['arcsUsed']['p50'])} / {_number(result['arcsUsed']['p99'])}",
-                    f"{_number(loss.get('p50'), 2)} / {_number(loss.get('p99'), 2)}",
+                    f"{_number(loss.get('p50'), 2)} / {_number(loss.get('max'), 2)}",
+                    f"{_number(lots.get('p50'), 2)} / {_number(lots.get('max'), 2)}",
                 ]
             )
     text = [
@@ -242,8 +246,9 @@ def routing_text(report: dict[str, Any]) -> list[str]:
         "",
         "![Time per case](img/latency.svg)",
         "",
-        "Gaps are netGap in basis points of the order; the loss is that of exact integers (and of",
-        "the whole lots of books) against the route's value in floats.",
+        "Gaps are netGap in basis points of the order. The loss is that of exact integers against",
+        "the route's value in floats, bp of the order; apart for routes through books, where what",
+        "is less than a lot stays unsold and counts as lost.",
         "",
         *_table(
             (
@@ -256,7 +261,8 @@ def routing_text(report: dict[str, Any]) -> list[str]:
                 "no bound",
                 "rounds p50 / p99",
                 "arcs p50 / p99",
-                "loss p50 / p99",
+                "loss p50 / max",
+                "with books p50 / max",
             ),
             more,
         ),
@@ -426,6 +432,16 @@ def _fill(text: str, part: str, lines: Sequence[str]) -> str:
     return f"{head}{begin}\n{body}\n{end}{tail}"
 
 
+def _ordered(cases: dict[str, Any]) -> dict[str, Any]:
+    """Clean before noisy, small before large."""
+
+    def key(name: str) -> tuple[Any, ...]:
+        case = cases[name]
+        return case["noisy"], case["pools"], case["usd"], -case["tolerance"]
+
+    return {name: cases[name] for name in sorted(cases, key=key)}
+
+
 def _load(directory: Path, name: str, quick: bool) -> dict[str, Any] | None:
     path = directory / f"{name}{'-quick' if quick else ''}.json"
     if not path.is_file():
@@ -446,6 +462,7 @@ def main() -> int:
     public = _load(arguments.reports, "public", arguments.quick)
     daemon = _load(arguments.reports, "bench", False)
     if routing is not None:
+        routing["cases"] = _ordered(routing["cases"])
         latency(routing["cases"])
         gaps(routing["cases"])
         text = _fill(text, "machine", machine_text(routing["machine"]))

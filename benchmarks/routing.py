@@ -28,6 +28,7 @@ from benchmarks import engine, orders
 from benchmarks.exact import base_units
 from benchmarks.machine import Report, load, spread
 from benchmarks.markets import Market, Shape, generate, move
+from solver.core.routing.arcs import STEPS
 from solver.core.routing.network import Network
 from solver.core.routing.router import Warm
 
@@ -94,13 +95,14 @@ class Sample(Struct):
     gap: list[float]
     net_gap: list[float]
     loss: list[float]
+    lot_loss: list[float]
     rounds: list[float]
     arcs: list[float]
     missed: list[dict[str, Any]]
 
 
 def _sample() -> Sample:
-    return Sample([], [], [], [], [], [], [], [])
+    return Sample([], [], [], [], [], [], [], [], [])
 
 
 class _Clock:
@@ -203,7 +205,9 @@ def _one(
         given = base_units(network, pair[0], amount) / float(network.unit[pair[0]])
         scale = amount / given if given > 0.0 else 1.0
         gross = solved.answer.gross / float(network.unit[pair[1]])
-        sample.loss.append((route.value - gross * scale) / amount)
+        books = any(network.kind[arc] == STEPS for arc in route.arc)
+        loss = (route.value - gross * scale) / amount
+        (sample.lot_loss if books else sample.loss).append(loss)
     if not net_gap <= case.gap:
         sample.missed.append(
             {
@@ -244,6 +248,7 @@ def summary(case: Case, raw: Sequence[dict[str, Any]], seconds: float) -> dict[s
             "rounds": spread(whole["rounds"]),
             "arcsUsed": spread(whole["arcs"]),
             "integerLossBps": spread([loss * 1e4 for loss in whole["loss"]]),
+            "lotLossBps": spread([loss * 1e4 for loss in whole["lot_loss"]]),
             "missed": [
                 {"seed": part["seed"], **miss}
                 for part in raw
