@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from solver.core.jit import compiled
-from solver.core.kernels import PRODUCT, STABLE, WEIGHTED, WIDTH, Array, IntArray, KindArray
+from solver.core.kernels import LINEAR, PRODUCT, STABLE, WEIGHTED, WIDTH, Array, IntArray, KindArray
 from solver.core.routing.arcs import expand
 from solver.core.routing.flow import prune
 from solver.core.routing.interior import interior_point
@@ -74,6 +75,7 @@ class Model(Struct):
     node_nu: Array
     joints: IntArray
     scale: Array
+    keeps: bool
     warm_start: Array
 
     def solve(self, x: Array, nu: Array, mu: float, tolerance: float) -> bool:
@@ -112,12 +114,43 @@ class Model(Struct):
 
 
 def build_model(
-    network: Network, arcs: IntArray, local: Local, nu: Array, amount: float, flow: Array
+    network: Network,
+    arcs: IntArray,
+    local: Local,
+    nu: Array,
+    amount: float,
+    flow: Array,
+    keep_rate: float = 0.0,
 ) -> Model:
     """Levels of the arcs near the money at prices ν, joint pools as stars.
 
-    ``flow`` (in units of the order) is where a warm start begins.
+    ``flow`` (in units of the order) is where a warm start begins. With a ``keep_rate`` the order
+    may keep any part of its input at that worth: one more level, the last, from source to target.
     """
+    model = _build(network, arcs, local, nu, amount, flow)
+    if keep_rate <= 0.0:
+        return model
+    one = np.zeros((1, WIDTH))
+    one[0, 0] = keep_rate
+    return replace(
+        model,
+        tail=np.append(model.tail, 0),
+        head=np.append(model.head, 1),
+        third=np.append(model.third, 0),
+        drain=np.append(model.drain, 1.0),
+        kappa=np.append(model.kappa, 0.0),
+        kind=np.append(model.kind, np.int8(LINEAR)),
+        par=np.concatenate([model.par, one]),
+        capacity=np.append(model.capacity, 1.0),
+        coin=np.append(model.coin, 0),
+        keeps=True,
+        warm_start=np.append(model.warm_start, max(1e-4, 0.9 * (1.0 - float(flow.sum())))),
+    )
+
+
+def _build(
+    network: Network, arcs: IntArray, local: Local, nu: Array, amount: float, flow: Array
+) -> Model:
     joint = network.joint
     group = joint.of_pool[network.pool[arcs]]
     single = np.nonzero(group < 0)[0]
@@ -134,7 +167,8 @@ def build_model(
         none = np.empty(0, np.int64)
         return Model(
             network, arcs, local, amount, plain, arc_of, tail, head, np.zeros(plain, np.int64),
-            zeros + 1.0, zeros, kind, par, capacity, none, np.empty(0), joints, np.empty(0), warm,
+            zeros + 1.0, zeros, kind, par, capacity, none, np.empty(0), joints, np.empty(0),
+            False, warm,
         )  # fmt: skip
     both = np.nonzero(group >= 0)[0]
     coin_in, coin_out = joint.coin_in[arcs[both]], joint.coin_out[arcs[both]]
@@ -166,7 +200,7 @@ def build_model(
         np.concatenate([np.zeros(plain, np.int64), ends[2, :n]]),
         np.concatenate([zeros + 1.0, numbers[0, :n]]), np.concatenate([zeros, numbers[1, :n]]),
         np.concatenate([kind, star_kind[:n]]), np.concatenate([par, star_par[:n]]), capacity,
-        coin[:n], node_nu[:nodes], joints, scale[: len(joints)],
+        coin[:n], node_nu[:nodes], joints, scale[: len(joints)], False,
         np.minimum(warm, 0.9 * capacity),
     )  # fmt: skip
 

@@ -74,12 +74,15 @@ def find_route(
     tolerance: float = 1e-5,
     warm: Warm | None = None,
     stop: Callable[[], bool] = lambda: False,
+    keep_rate: float = 0.0,
 ) -> tuple[Route, Warm | None]:
     """The best route for ``amount`` (numeraire) within ``tolerance``, or as far as ``stop`` lets.
 
-    A warm state that stalls is dropped and the order solved again from nothing.
+    A warm state that stalls is dropped and the order solved again from nothing. With a
+    ``keep_rate`` any part may stay unsold at that worth per unit: the route's ``amount`` is then
+    what is sold, and value and bound contain what the rest is worth.
     """
-    search = _Search(network, source, target, amount, tolerance)
+    search = _Search(network, source, target, amount, tolerance, keep_rate)
     if warm is not None:
         search.resume(warm)
         search.run(stop, most_rounds=6)
@@ -104,9 +107,16 @@ class _Search:
     """The state of one solve."""
 
     def __init__(
-        self, network: Network, source: int, target: int, amount: float, tolerance: float
+        self,
+        network: Network,
+        source: int,
+        target: int,
+        amount: float,
+        tolerance: float,
+        keep_rate: float,
     ) -> None:
         self._network = network
+        self._keep_rate = keep_rate
         self._source, self._target = source, target
         self._amount, self._tolerance = amount, tolerance
         self._candidates: IntArray = np.empty(0, np.int64)
@@ -116,7 +126,8 @@ class _Search:
         self._guess: Array | None = None
         self._warm = False
         self._rounds = 0
-        self._best: tuple[float, IntArray, Array] = (0.0, np.empty(0, np.int64), np.empty(0))
+        nothing = np.empty(0, np.int64), np.empty(0), 0.0 if keep_rate > 0.0 else amount
+        self._best: tuple[float, IntArray, Array, float] = (keep_rate * amount, *nothing)
         self._bound = inf
         self._bound_nu: Array = np.zeros(len(network.tokens))
         self._best_guess = inf
@@ -191,14 +202,15 @@ class _Search:
             group, gains, joint.start, joint.token, joint.reserve, joint.weight, joint.into,
             joint.out, joint.excess, whole, lam, mu, exact,
         )  # fmt: skip
-        return float(whole[self._source]) * self._amount + gained
+        paid = float(whole[self._source])
+        return max(paid, self._keep_rate) * self._amount + gained
 
     def answer(self) -> tuple[Route, Warm | None]:
         """The best route and bound so far."""
         self._settle_bound()
-        value, arc, used = self._best
+        value, arc, used, sold = self._best
         route = Route(
-            self._source, self._target, self._amount, arc, used, value, self._bound,
+            self._source, self._target, sold, arc, used, value, self._bound,
             self._bound_nu, self._rounds, self._note,
         )  # fmt: skip
         if self._last_nu is None:
@@ -224,7 +236,8 @@ class _Search:
         local = localise(network, self._candidates, self._source, self._target)
         if local is None:
             self._note = "no_route"
-            self._bound = 0.0 if self._bound == inf else self._bound
+            if self._bound == inf:
+                self._bound = self._best[0]
             return None
         arcs = self._candidates[local.place]
         self._useful[:] = False
@@ -233,7 +246,7 @@ class _Search:
         assert guess is not None
         nu = np.maximum(guess[local.tokens], 1e-6)
         flow = self._flow[local.place]
-        model = build_model(network, arcs, local, nu, self._amount, flow)
+        model = build_model(network, arcs, local, nu, self._amount, flow, self._keep_rate)
         solved = False
         if self._warm:
             x, prices = model.warm_start, np.concatenate([nu, model.node_nu])
@@ -248,13 +261,16 @@ class _Search:
         flow = model.arc_flow(x)
         self._flow[:] = 0.0
         self._flow[local.place] = flow
-        self._improve(arcs, local, flow)
+        kept = float(x[-1]) if model.keeps else 0.0
+        self._improve(arcs, local, flow, kept if kept > 1e-7 else 0.0)
         inflow = np.zeros(len(local.tokens))
         np.add.at(inflow, local.head, flow)
         lam, mu = model.multipliers(prices)
         return _Solved(local.tokens, prices[: len(local.tokens)], inflow, lam, mu)
 
-    def _improve(self, arcs: IntArray, local: Local, flow: Array) -> None:
+    def _improve(self, arcs: IntArray, local: Local, flow: Array, unsold: float) -> None:
+        sold = (1.0 - unsold) * self._amount
+        worth = self._keep_rate * unsold * self._amount
         network, tokens = self._network, len(local.tokens)
         joint = network.joint
         for threshold in _THRESHOLDS:
@@ -264,18 +280,18 @@ class _Search:
             prune(local.tail, local.head, tokens, 0, 1, kept)
             used = np.zeros(len(arcs))
             value = push(
-                order, local.tail, local.head, kept, flow, tokens, 0, 1, self._amount, arcs,
+                order, local.tail, local.head, kept, flow, tokens, 0, 1, sold, arcs,
                 network.kind, network.par, network.table, network.rows,
                 joint.of_pool[network.pool[arcs]], joint.start, joint.coin_in[arcs],
                 joint.coin_out[arcs], joint.reserve.copy(), joint.weight, joint.ann, joint.into,
                 joint.out, joint.gross, used,
             )  # fmt: skip
-            if value > self._best[0]:
+            if value + worth > self._best[0]:
                 rank = np.empty(tokens, np.int64)
                 rank[order] = np.arange(len(order))
                 there = np.nonzero(used > 0.0)[0]
                 there = there[np.argsort(rank[local.tail[there]], kind="stable")]
-                self._best = (value, arcs[there], used[there])
+                self._best = (value + worth, arcs[there], used[there], sold)
 
     def _prove(self, solved: _Solved, threshold: float) -> bool:
         """Extend the prices, keep the bound if it is better, add what breaks it."""
