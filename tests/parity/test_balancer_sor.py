@@ -42,27 +42,28 @@ def unsupported(case: Any, states: Any) -> str | None:
     return None
 
 
-def least_input(network: Network, source: int, target: int, wanted: int, least: float) -> int:
-    """The least base units of ``source`` whose exact output is at least ``wanted``, by bisection.
+def least_input(network: Network, source: int, target: int, wanted: int, start: float) -> int:
+    """Base units of ``source`` whose exact output is at least ``wanted``, as few as are found.
 
-    ``least`` (numeraire) is below the answer. The result is proved by its own replay.
+    By proportion from ``start`` (numeraire): outputs are concave, so that each step from above
+    stays above but for rounding, which a small margin covers.
     """
-    low, high = 0.0, least
-    for _ in range(60):
-        answer = solve(network, source, target, high, TOLERANCE).answer
-        if answer is not None and answer.gross >= wanted:
-            break
-        low, high = high, 2.0 * high
+    best, amount = 0, start
     for _ in range(40):
-        if high - low <= 1e-7 * high:
+        answer = solve(network, source, target, amount, TOLERANCE).answer
+        paid = int(amount * float(network.unit[source]))
+        gross = answer.gross if answer is not None else 0
+        if gross >= wanted and (not best or paid < best):
+            best = paid
+        if gross == 0:
+            amount *= 2.0
+            continue
+        following = amount * wanted / gross * (1.0 + 2e-6)
+        if best and abs(following - amount) <= 3e-6 * amount:
             break
-        middle = 0.5 * (low + high)
-        answer = solve(network, source, target, middle, TOLERANCE).answer
-        if answer is not None and answer.gross >= wanted:
-            high = middle
-        else:
-            low = middle
-    return int(high * float(network.unit[source]))
+        amount = following
+    assert best, "no input gives enough"
+    return best
 
 
 @pytest.mark.parametrize(("case", "states"), cases())
@@ -83,6 +84,6 @@ def test_balancer_sor(case: Any, states: Any) -> None:
         assert solved.answer.gross >= stored * (1.0 - WITHIN)
         assert solved.answer.gross / float(network.unit[target]) <= solved.route.bound * (1 + 1e-9)
     else:
-        start = 0.25 * stored / float(network.unit[source])
+        start = 0.5 * stored / float(network.unit[source])
         paid = least_input(network, source, target, given, start)
         assert paid <= stored * (1.0 + WITHIN)
