@@ -9,8 +9,10 @@ from importlib.util import find_spec
 
 from msgspec import Struct
 
-from benchmarks.exact import FREE, Answer, Gas, along_flow, base_units
+from benchmarks.exact import FREE, Answer, Gas, base_units, of_replay
 from solver.core.routing.network import Network
+from solver.core.routing.orders import Purchase, buy_exactly
+from solver.core.routing.replay import Replay, replay
 from solver.core.routing.router import Route, Warm, find_route
 
 MISSING = {
@@ -18,7 +20,6 @@ MISSING = {
     for name, module in (
         ("net of gas", "solver.core.routing.charges"),
         ("anytime", "solver.core.routing.anytime"),
-        ("exact-out", "solver.core.routing.exact_out"),
     )
     if find_spec(module) is None
 }
@@ -47,5 +48,53 @@ def solve(
     answer = None
     if len(route.arc):
         given = base_units(network, source, amount)
-        answer = along_flow(network, source, target, given, route.arc, route.used, gas)
+        answer = of_replay(network, target, given, replay(network, route, given), gas)
     return Solved(route, answer, after)
+
+
+class Bought(Struct, frozen=True):
+    """An exact-out order: the route, the least input found for it in integers, and its replay.
+
+    ``amount_in`` is None when the route does not bring what was asked.
+    """
+
+    purchase: Purchase
+    amount_in: int | None
+    replay: Replay | None
+
+
+def buy(
+    network: Network, source: int, target: int, wanted: int, most_input: float, tolerance: float
+) -> Bought:
+    """At least ``wanted`` base units of the target for as little of the source as possible.
+
+    The route's proportions stay; its input is the least whose replay brings enough, to 1e-12.
+    """
+    purchase, _ = buy_exactly(
+        network, source, target, wanted / float(network.unit[target]), most_input, tolerance
+    )
+    route = purchase.route
+    if not len(route.arc):
+        return Bought(purchase, None, None)
+    low, high = 0, base_units(network, source, route.amount) + 1
+    found = replay(network, route, high)
+    step = max(1, high // 10**7)
+    for _ in range(30):  # the route may end a little below what was asked
+        if found.amount_out >= wanted:
+            break
+        low, high = high, high + step
+        step *= 2
+        found = replay(network, route, high)
+    if found.amount_out < wanted:
+        return Bought(purchase, None, None)
+    low = max(low, high - 2 * step)
+    while replay(network, route, low).amount_out >= wanted and low > 0:
+        low, step = max(0, low - step), 2 * step
+    while high - low > max(1, high // 10**12):
+        middle = (low + high) // 2
+        tried = replay(network, route, middle)
+        if tried.amount_out >= wanted:
+            high, found = middle, tried
+        else:
+            low = middle
+    return Bought(purchase, high, found)

@@ -13,6 +13,7 @@ from msgspec import Struct
 from solver.core.kernels import Array, IntArray
 from solver.core.routing.arcs import STEPS
 from solver.core.routing.network import Network
+from solver.core.routing.replay import Replay
 from solver.core.types import Exact, TokenId
 from solver.core.venue import Pool, Step
 
@@ -65,7 +66,7 @@ class _Execution:
     def __init__(self, network: Network) -> None:
         self._network = network
         self._state: dict[int, Pool] = {}
-        self._gas: dict[int, int] = {}
+        self._gas: dict[tuple[int, TokenId, TokenId], int] = {}
         self.legs: list[Done] = []
 
     def swap(self, arc: int, amount: int) -> Step:
@@ -77,8 +78,8 @@ class _Execution:
         step = pool.swap(*ends, amount, Exact.IN)
         self._state[number] = step.next_pool
         if step.amount_out:
-            # two legs through one pool in the same route can be one call: its gas counts once
-            self._gas[number] = max(self._gas.get(number, 0), step.gas)
+            # two legs over one pair of a pool can be one call: its gas counts once
+            self._gas[number, *ends] = max(self._gas.get((number, *ends), 0), step.gas)
             self.legs.append(Done(pool.id, *ends, step.amount_in, step.amount_out))
         return step
 
@@ -115,6 +116,21 @@ def along_paths(
             flow = step.amount_out
         gross += flow
     return execution.answer(target, gross, unsold + left, gas)
+
+
+def of_replay(network: Network, target: int, amount: int, found: Replay, gas: Gas) -> Answer:
+    """The engine's own replay, with gas counted as for the baselines; ``amount`` was offered."""
+    dearest: dict[tuple[str, TokenId, TokenId], int] = {}
+    for leg in found.legs:
+        key = leg.pool, leg.token_in, leg.token_out
+        dearest[key] = max(dearest.get(key, 0), leg.gas)
+    total = gas.overhead + sum(dearest.values())
+    net = found.amount_out / float(network.unit[target]) - total * gas.price
+    legs = tuple(
+        Done(leg.pool, leg.token_in, leg.token_out, leg.amount_in, leg.amount_out)
+        for leg in found.legs
+    )
+    return Answer(legs, found.amount_out, amount - found.amount_in, total, net)
 
 
 def along_flow(

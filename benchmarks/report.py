@@ -290,6 +290,38 @@ def routing_text(report: dict[str, Any]) -> list[str]:
         ),
         "",
     ]
+    bought = [
+        [
+            name,
+            str(row["intents"]),
+            *(_number(row["ms"][key]) for key in ("p50", "p99")),
+            *(_number(row["gapBps"].get(key)) for key in ("p50", "p99")),
+            f"{100 * row['certifiedShare']:.2f} %",
+            str(row["unfilled"]),
+            _number(row["overfillBps"].get("p99"), 2),
+        ]
+        for name, row in report.get("exactOut", {}).items()
+    ]
+    text += [
+        "Exact output, with cached rates: ms with the search for the least integer input, gap to",
+        "the least input in bp, and what more than asked arrives.",
+        "",
+        *_table(
+            (
+                "case",
+                "orders",
+                "p50",
+                "p99",
+                "gap p50",
+                "p99",
+                "certified",
+                "unfilled",
+                "overfill p99",
+            ),
+            bought,
+        ),
+        "",
+    ]
     memory = [
         [
             f"{row['pools']:,}",

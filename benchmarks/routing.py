@@ -224,6 +224,43 @@ def _finite(value: float) -> float | None:
     return round(value, 6) if isfinite(value) else None
 
 
+EXACT_OUT_POOLS = (1_000, 10_000)
+
+
+def exact_out(pools: int, usd: float, seeds: Sequence[int], count: int) -> dict[str, Any]:
+    """Orders for an exact output, with cached rates: time, gap to the least input, integers."""
+    times, gaps, over = [], [], []
+    unfilled = certified = 0
+    for seed in seeds:
+        market = generate(Shape(pools), seed)
+        network = Network(market.pools, market.prices)
+        for source, target in orders.draw(market, network, count, seed + 1).pairs:
+            wanted = base_units(network, target, usd)
+            if wanted == 0:
+                continue
+            clock = _Clock()
+            bought = engine.buy(network, source, target, wanted, 10.0 * usd, 1e-5)
+            times.append(clock.stop()[0])
+            if bought.amount_in is None or bought.replay is None:
+                unfilled += 1
+                continue
+            gaps.append(bought.purchase.gap * 1e4)
+            certified += bought.purchase.gap <= 1e-5
+            over.append((bought.replay.amount_out / wanted - 1.0) * 1e4)
+    return {
+        "pools": pools,
+        "usd": usd,
+        "seeds": list(seeds),
+        "intents": len(times),
+        "ms": spread(times),
+        "gapBps": spread(gaps),
+        "certifiedShare": round(certified / len(times), 5),
+        "unfilled": unfilled,
+        "overfillBps": spread(over),
+        "loadAverage": load(),
+    }
+
+
 def summary(case: Case, raw: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """Percentiles over all seeds."""
     modes = {}
@@ -371,6 +408,13 @@ def main() -> int:
         and not (arguments.quick and not arguments.case and case.pools > 10_000)
     ]
     run(report, cases, QUICK if arguments.quick else FULL)
+    for pools in () if arguments.case else EXACT_OUT_POOLS:
+        key = f"{pools // 1000}k pools, 1e4 USD"
+        if not report.has("exactOut", key) and not (arguments.quick and pools > 1_000):
+            effort = QUICK if arguments.quick else FULL
+            found = exact_out(pools, 1e4, effort.seeds, effort.orders)
+            report.put("exactOut", key, found)
+            print(f"exact out, {key}: {found['ms']} gap {found['gapBps']} bp", flush=True)
     sizes = [10_000] if arguments.quick else [1_000, 10_000, 100_000]
     for pools in [] if arguments.case else sizes:
         if not report.has("memory", str(pools)):
