@@ -20,9 +20,18 @@ Mask = NDArray[np.bool_]
 
 @compiled
 def prune(
-    tail: IntArray, head: IntArray, tokens: int, source: int, target: int, kept: Mask
+    tail: IntArray,
+    head: IntArray,
+    tokens: int,
+    source: int,
+    target: int,
+    kept: Mask,
+    whole: bool = False,
 ) -> None:
-    """Drop, in place, arcs that no flow from source to target can use."""
+    """Drop, in place, arcs that no flow from source to target can use.
+
+    Arcs into the source and out of the target go too, unless the ``whole`` is wanted.
+    """
     m = len(tail)
     forward, backward = np.zeros(tokens, np.bool_), np.zeros(tokens, np.bool_)
     forward[source] = True
@@ -32,10 +41,10 @@ def prune(
         changed = False
         for a in range(m):
             if kept[a]:
-                if forward[tail[a]] and not forward[head[a]] and head[a] != source:
+                if forward[tail[a]] and not forward[head[a]]:
                     forward[head[a]] = True
                     changed = True
-                if backward[head[a]] and not backward[tail[a]] and tail[a] != target:
+                if backward[head[a]] and not backward[tail[a]]:
                     backward[tail[a]] = True
                     changed = True
     for a in range(m):

@@ -29,13 +29,26 @@ class Local(Struct, frozen=True):
     place: IntArray
 
 
-def localise(network: Network, candidates: IntArray, source: int, target: int) -> Local | None:
-    """Local numbers for the tokens of useful candidates; None when nothing connects the ends."""
+def localise(
+    network: Network, candidates: IntArray, source: int, target: int, whole: bool = False
+) -> Local | None:
+    """Local numbers for the tokens of useful candidates; None when nothing connects the ends.
+
+    With ``whole``, arcs into the source and out of the target stay: cycles may run through them.
+    """
     tail, head = network.tail[candidates], network.head[candidates]
     kept = np.ones(len(candidates), np.bool_)
     every, inverse = np.unique(np.concatenate([tail, head, [source, target]]), return_inverse=True)
     count = len(candidates)
-    prune(inverse[:count], inverse[count:-2], len(every), int(inverse[-2]), int(inverse[-1]), kept)
+    prune(
+        inverse[:count],
+        inverse[count:-2],
+        len(every),
+        int(inverse[-2]),
+        int(inverse[-1]),
+        kept,
+        whole,
+    )
     place = np.nonzero(kept)[0]
     if len(place) == 0:
         return None

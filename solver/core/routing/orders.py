@@ -8,19 +8,14 @@ one more arc from A to B of slope ℓ, so that V and the bound contain what is k
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from math import inf
 
 from msgspec import Struct
 
 from solver.core.routing.network import Network
-from solver.core.routing.router import Route, Warm, find_route
+from solver.core.routing.router import UNLIMITED, Clock, Route, Warm, find_route
 
 _NEWTON = 8
-
-
-def _never() -> bool:
-    return False
 
 
 class Purchase(Struct, frozen=True):
@@ -59,18 +54,18 @@ def buy_exactly(
     most_input: float,
     tolerance: float = 1e-5,
     warm: Warm | None = None,
-    stop: Callable[[], bool] = _never,
+    clock: Clock = UNLIMITED,
 ) -> tuple[Purchase, Warm | None]:
     """The least input that buys ``wanted`` (numeraire), at most ``most_input``."""
     amount = min(1.002 * wanted, most_input)
     least, best = 0.0, None
     for _ in range(_NEWTON):
-        route, found = find_route(network, source, target, amount, tolerance, warm, stop)
+        route, found = find_route(network, source, target, amount, tolerance, warm, clock)
         warm = found or warm
         if best is None or route.value >= wanted * (1.0 - 1e-12) or route.value > best.value:
             best = route
         least = max(least, _least_input(route, wanted))
-        if least > most_input or stop():
+        if least > most_input or not clock.allows(0.0):
             break
         missing = wanted - route.value
         if abs(missing) <= 0.1 * tolerance * wanted and (missing <= 0.0 or amount >= most_input):
@@ -91,10 +86,10 @@ def sell_down_to(
     limit: float,
     tolerance: float = 1e-5,
     warm: Warm | None = None,
-    stop: Callable[[], bool] = _never,
+    clock: Clock = UNLIMITED,
 ) -> tuple[Sale, Warm | None]:
     """The fill of at most ``most`` with the largest surplus over ``limit`` (both in numeraire)."""
-    route, warm = find_route(network, source, target, most, tolerance, warm, stop, keep_rate=limit)
+    route, warm = find_route(network, source, target, most, tolerance, warm, clock, keep_rate=limit)
     worth = limit * most
     sale = Sale(route, max(0.0, route.value - worth), max(0.0, route.bound - worth))
     return sale, warm

@@ -30,6 +30,9 @@ _PATH = 16
 _NEAR = 12e-4
 _THRESHOLDS = (1e-6, 3e-5, 5e-4)
 _VISITS = 40
+_WARM_ROUNDS = 6
+_GROWTH = 1.5  # how much longer than the last a round may take
+_WHOLE = 0.03
 
 
 class Route(Struct, frozen=True):
@@ -58,6 +61,20 @@ class Route(Struct, frozen=True):
         return (self.bound - self.value) / self.bound if self.bound > 0.0 else 0.0
 
 
+class Clock(Struct, frozen=True):
+    """How long a solve may take: a monotonic ``now`` in seconds, and when it must have ended."""
+
+    now: Callable[[], float]
+    deadline: float
+
+    def allows(self, seconds: float) -> bool:
+        """Whether so much time is left."""
+        return self.now() + seconds < self.deadline
+
+
+UNLIMITED = Clock(lambda: 0.0, inf)
+
+
 class Warm(Struct, frozen=True):
     """What one solve leaves for the next: candidate arcs, their flows, and every token's ν."""
 
@@ -73,23 +90,29 @@ def find_route(
     amount: float,
     tolerance: float = 1e-5,
     warm: Warm | None = None,
-    stop: Callable[[], bool] = lambda: False,
+    clock: Clock = UNLIMITED,
     keep_rate: float = 0.0,
 ) -> tuple[Route, Warm | None]:
-    """The best route for ``amount`` (numeraire) within ``tolerance``, or as far as ``stop`` lets.
+    """The best route for ``amount`` (numeraire) within ``tolerance``, or as far as ``clock`` lets.
 
-    A warm state that stalls is dropped and the order solved again from nothing. With a
-    ``keep_rate`` any part may stay unsold at that worth per unit: the route's ``amount`` is then
-    what is sold, and value and bound contain what the rest is worth.
+    A warm state that stalls is dropped and the order solved again from nothing. Where tokens can
+    be turned into more of themselves, candidates prove nothing, and all arcs are solved together.
+    With a ``keep_rate`` any part may stay unsold at that worth per unit: the route's ``amount`` is
+    then what is sold, and value and bound contain what the rest is worth.
     """
-    search = _Search(network, source, target, amount, tolerance, keep_rate)
+    if source == target or amount <= 0.0:
+        raise ValueError("a route needs two different tokens and an amount")
+    search = _Search(network, source, target, amount, tolerance, keep_rate, clock)
     if warm is not None:
         search.resume(warm)
-        search.run(stop, most_rounds=6)
-        if search.certified or stop():
+        search.run(_WARM_ROUNDS)
+        if search.finished:
             return search.answer()
-    search.begin()
-    search.run(stop, _MOST_ROUNDS)
+    if not search.cyclic:
+        search.begin()
+        search.run(_MOST_ROUNDS)
+    if search.cyclic and not search.finished:
+        search.run_whole()
     return search.answer()
 
 
@@ -114,8 +137,11 @@ class _Search:
         amount: float,
         tolerance: float,
         keep_rate: float,
+        clock: Clock,
     ) -> None:
         self._network = network
+        self._clock = clock
+        self.cyclic = False
         self._keep_rate = keep_rate
         self._source, self._target = source, target
         self._amount, self._tolerance = amount, tolerance
@@ -139,6 +165,11 @@ class _Search:
     def certified(self) -> bool:
         """Whether value and bound are within the tolerance."""
         return self._bound < inf and self._bound - self._best[0] <= self._tolerance * self._bound
+
+    @property
+    def finished(self) -> bool:
+        """Certified, or out of time with an answer in hand."""
+        return self.certified or (self._rounds > 0 and not self._clock.allows(0.0))
 
     def begin(self) -> None:
         """Candidates from labels at three sizes."""
@@ -166,17 +197,20 @@ class _Search:
         self._add(warm.arc)
         self._flow = warm.flow.copy()
 
-    def run(self, stop: Callable[[], bool], most_rounds: int) -> None:
-        """Rounds until certified, stopped, or nothing more changes."""
+    def run(self, most_rounds: int) -> None:
+        """Rounds until certified, out of time, or nothing more changes."""
         threshold, accuracy = 1e-7, 1e-2
-        before = inf
+        before, spent = inf, 0.0
         for _ in range(most_rounds):
+            started = self._clock.now()
+            if self._rounds and not self._clock.allows(_GROWTH * spent):
+                return
             self._rounds += 1
             solved = self._solve(accuracy)
             if solved is None:
                 return
             grew = self._prove(solved, threshold)
-            if self.certified or stop():
+            if self.certified or self.cyclic:
                 return
             gap = min(self._bound, self._best_guess) - self._best[0]
             if gap > 0.5 * before or not grew:
@@ -185,6 +219,56 @@ class _Search:
                 if threshold < 1e-30:
                     return
             before = gap
+            spent = self._clock.now() - started
+
+    def run_whole(self) -> None:
+        """One solve over every arc near the reference prices: the bound contains all arbitrage.
+
+        The route is then improved on the arcs that its own flow uses, which have no cycle.
+        """
+        network = self._network
+        self._rounds += 1
+        near = np.nonzero(network.spot >= 1.0 - _WHOLE)[0]
+        local = localise(network, near, self._source, self._target, whole=True)
+        if local is None:
+            return
+        arcs = near[local.place]
+        nu = np.ones(len(local.tokens))
+        model = build_model(network, arcs, local, nu, self._amount, np.zeros(len(arcs)))
+        x = np.minimum(0.4 * model.capacity, 0.03)
+        prices = np.concatenate([nu, model.node_nu])
+        model.solve(x, prices, 1e-2, self._tolerance)
+        if not (np.all(np.isfinite(x)) and np.all(np.isfinite(prices))):
+            return
+        whole = np.ones(len(network.tokens))
+        whole[local.tokens] = prices[: len(local.tokens)]
+        self._prove_whole(whole, *model.multipliers(prices))
+        flow = model.arc_flow(x)
+        if self._keep_rate > 0.0:
+            flow = np.minimum(flow, 1.0)
+        kept = np.ones(len(arcs), np.bool_)
+        prune(local.tail, local.head, len(local.tokens), 0, 1, kept)
+        kept &= flow > _THRESHOLDS[0]
+        order = order_tokens(local.tail, local.head, len(local.tokens), 0, kept, flow)
+        rank = np.full(len(network.tokens), len(order), np.int64)
+        rank[local.tokens[order]] = np.arange(len(order))
+        forward = rank[network.tail[near]] < rank[network.head[near]]
+        self._member[:] = False
+        self._candidates, self._flow = np.empty(0, np.int64), np.empty(0)
+        self._guess, self._warm = whole, False
+        self._add(near[forward])
+        self._solve(1.0)
+
+    def _prove_whole(self, nu: Array, lam: Array, mu: Array) -> None:
+        """The bound at given prices, over every arc."""
+        network = self._network
+        nu[self._target] = 1.0
+        arcs, gains = gaining(
+            np.arange(len(network.tokens)), network.out_start, network.out_arc, network.head,
+            network.spot, nu, network.kind, network.par, network.table, network.rows,
+        )  # fmt: skip
+        self._pending = (nu, network.joint.of_pool[network.pool[arcs]], gains, lam, mu)
+        self._settle_bound()
 
     def _settle_bound(self) -> None:
         """The exact bound of the best prices so far; joint pools make it dearer than the guess."""
@@ -206,8 +290,12 @@ class _Search:
         return max(paid, self._keep_rate) * self._amount + gained
 
     def answer(self) -> tuple[Route, Warm | None]:
-        """The best route and bound so far."""
+        """The best route and bound so far; reference prices prove one where nothing else did."""
         self._settle_bound()
+        if self._bound == inf:
+            joints = len(self._network.joint.ann)
+            fair = np.ones(len(self._network.tokens))
+            self._prove_whole(fair, np.zeros(joints), np.zeros(joints))
         value, arc, used, sold = self._best
         route = Route(
             self._source, self._target, sold, arc, used, value, self._bound,
@@ -305,7 +393,8 @@ class _Search:
             network.in_start, network.in_tail, network.in_spot, cap, self._target, _VISITS, whole
         )
         if not ended:
-            self._note = "gaining cycle"
+            self.cyclic = True
+            self._note = "arbitrage in the graph"
             return False
         capped = np.unique(np.append(tokens[fixed], self._target))
         arcs, gains = gaining(
