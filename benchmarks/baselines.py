@@ -23,6 +23,7 @@ from solver.core.kernels import PRODUCT, WEIGHTED, Array, IntArray
 from solver.core.routing.arcs import IndexArray
 from solver.core.routing.extension import gaining
 from solver.core.routing.flow import order_tokens, prune
+from solver.core.routing.joint import joint_total
 from solver.core.routing.labels import select
 from solver.core.routing.network import Network
 
@@ -365,13 +366,19 @@ def _incidence(tokens: IndexArray, count: int) -> Any:
 
 
 def prices_bound(network: Network, order: Order, nu: Array) -> float:
-    """g(ν) = ν_A·Δ + Σ over all arcs of max_x [ν_out f(x) − ν_in x], in numeraire."""
+    """g(ν) = ν_A·Δ + Σ over all pools of the most that a trade gains at ν, in numeraire."""
     everywhere = np.arange(len(network.tokens))
-    _, gains = gaining(
+    arcs, gains = gaining(
         everywhere, network.out_start, network.out_arc, network.head, network.spot, nu,
         network.kind, network.par, network.table, network.rows,
     )  # fmt: skip
-    return float(nu[order.source]) * order.amount + float(np.sum(gains))
+    joint = network.joint
+    none = np.zeros(len(joint.ann))
+    gained = joint_total(
+        joint.of_pool[network.pool[arcs]], gains, joint.start, joint.token, joint.reserve,
+        joint.weight, joint.into, joint.out, joint.excess, nu, none, none, True,
+    )  # fmt: skip
+    return float(nu[order.source]) * order.amount + float(gained)
 
 
 def _executed(network: Network, order: Order, flow: Array, gas: Gas) -> Answer | None:
