@@ -24,6 +24,8 @@ MISSING = {
     if find_spec(module) is None
 }
 """What cannot be measured yet, and the module that it waits for."""
+if "floor" not in Route.__struct_fields__:
+    MISSING["arbitrage floor"] = "solver.core.routing.router"
 
 
 class Solved(Struct, frozen=True):
