@@ -5,7 +5,8 @@ its moved pools are taken over and a number of orders is solved three times: *co
 rates, nothing known about the pair), *cached* (rates of the network are there) and *warm* (the same
 pair one block earlier, the order another up to 5 % larger or smaller). A time is that of the block
 update, the candidates, the interior point with its rounds, the certificate and the replay in exact
-integers. Noisy markets are measured cold only: all arcs are solved together there. Finished cases stay in the report, so an interrupted run is continued.
+integers. Noisy markets are measured cold only: all arcs are solved together there. Finished cases
+stay in the report, so an interrupted run is continued.
 """
 
 from __future__ import annotations
