@@ -11,6 +11,7 @@ NODE_STAMP := node_modules/.installed
 WORKERS ?= 2
 KILLS ?= 200
 CORRUPTIONS ?= 10000
+BENCH_OPTIONS = $(if $(FRESH),--fresh) $(if $(QUICK),--quick)
 
 need = command -v $(1) >/dev/null || { echo "missing prerequisite: $(1) ($(2))" >&2; exit 3; }
 
@@ -66,8 +67,12 @@ crash: setup ## kill -9 the daemon KILLS times at random moments; resumable, rep
 fuzz: setup ## CORRUPTIONS false claims, all of which the checker must reject; resumable, report in reports/fuzz.json
 	$(BIN)/python -m benchmarks.fuzz --corruptions $(CORRUPTIONS) --workers $(WORKERS)
 
-bench: setup ## intents per second, accept-to-settled, LP time; report in reports/bench.json
-	$(BIN)/python -m benchmarks.bench
+bench: setup ## everything in docs/benchmarks.md, resumable (FRESH=1 again, QUICK=1 minutes, not into docs)
+	$(BIN)/python -m benchmarks.routing $(BENCH_OPTIONS)
+	$(BIN)/python -m benchmarks.surplus $(BENCH_OPTIONS)
+	$(BIN)/python -m benchmarks.public $(BENCH_OPTIONS)
+	$(BIN)/python -m benchmarks.bench $(if $(QUICK),--intents 200 --report reports/bench-quick.json)
+	$(if $(QUICK),,$(BIN)/python -m benchmarks.report)
 
 lock: $(STAMP) ## write the Python lock files again
 	$(PYTHON) -m venv $(VENV)/lock

@@ -145,6 +145,10 @@ class Network:
             self._rates[step] = found
         return self._rates[step]
 
+    def forget_rates(self) -> None:
+        """Drop the cached rates; the next order computes those that it needs."""
+        self._rates.clear()
+
     def _priced(self, pool: Pool) -> tuple[Arc, ...]:
         if isinstance(pool, DeclaresArcs):
             arcs: Sequence[Arc] = pool.arcs()

@@ -1,0 +1,102 @@
+"""The engine as the benchmarks call it: one order, everything that belongs to an answer.
+
+The parts that are not in the engine yet are found by name and reported as missing, never guessed.
+"""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from msgspec import Struct
+
+from benchmarks.exact import FREE, Answer, Gas, base_units, of_replay
+from solver.core.routing.network import Network
+from solver.core.routing.orders import Purchase, buy_exactly
+from solver.core.routing.replay import Replay, replay
+from solver.core.routing.router import Route, Warm, find_route
+
+MISSING = {
+    name: module
+    for name, module in (
+        ("net of gas", "solver.core.routing.charges"),
+        ("anytime", "solver.core.routing.anytime"),
+    )
+    if find_spec(module) is None
+}
+"""What cannot be measured yet, and the module that it waits for."""
+if "floor" not in Route.__struct_fields__:
+    MISSING["arbitrage floor"] = "solver.core.routing.router"
+
+
+class Solved(Struct, frozen=True):
+    """A route with its executed integers; ``warm`` is what the next block starts from."""
+
+    route: Route
+    answer: Answer | None
+    warm: Warm | None
+
+
+def solve(
+    network: Network,
+    source: int,
+    target: int,
+    amount: float,
+    tolerance: float,
+    warm: Warm | None = None,
+    gas: Gas = FREE,
+) -> Solved:
+    """Candidates, interior point, certificate and integer replay; ``amount`` in numeraire."""
+    route, after = find_route(network, source, target, amount, tolerance, warm)
+    answer = None
+    if len(route.arc):
+        given = base_units(network, source, amount)
+        answer = of_replay(network, target, given, replay(network, route, given), gas)
+    return Solved(route, answer, after)
+
+
+class Bought(Struct, frozen=True):
+    """An exact-out order: the route, the least input found for it in integers, and its replay.
+
+    ``amount_in`` is None when the route does not bring what was asked.
+    """
+
+    purchase: Purchase
+    amount_in: int | None
+    replay: Replay | None
+
+
+def buy(
+    network: Network, source: int, target: int, wanted: int, most_input: float, tolerance: float
+) -> Bought:
+    """At least ``wanted`` base units of the target for as little of the source as possible.
+
+    The route's proportions stay; its input is the least whose replay brings enough, to 1e-12.
+    """
+    purchase, _ = buy_exactly(
+        network, source, target, wanted / float(network.unit[target]), most_input, tolerance
+    )
+    route = purchase.route
+    if not len(route.arc):
+        return Bought(purchase, None, None)
+    low, high = 0, base_units(network, source, route.amount) + 1
+    found = replay(network, route, high)
+    step = max(1, high // 10**7)
+    for _ in range(30):  # the route may end a little below what was asked
+        if found.amount_out >= wanted:
+            break
+        low, high = high, high + step
+        step *= 2
+        found = replay(network, route, high)
+    if found.amount_out < wanted:
+        return Bought(purchase, None, None)
+    low = max(low, high - 2 * step)
+    while replay(network, route, low).amount_out >= wanted and low > 0:
+        low, step = max(0, low - step), 2 * step
+    while high - low > max(1, high // 10**12):
+        middle = (low + high) // 2
+        tried = replay(network, route, middle)
+        if tried.amount_out >= wanted:
+            high, found = middle, tried
+        else:
+            low = middle
+    return Bought(purchase, high, found)

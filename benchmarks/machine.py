@@ -1,0 +1,77 @@
+"""What a figure was measured on, and files that grow while they are written."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+_PACKAGES = ("numpy", "numba", "ortools", "cvxpy", "clarabel")
+
+
+def describe() -> dict[str, Any]:
+    """Processor, cores, memory and versions."""
+    name = platform.processor() or platform.machine()
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                name = line.split(":", 1)[1].strip()
+                break
+    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return {
+        "cpu": name,
+        "cores": os.cpu_count(),
+        "memoryGb": round(pages / 2**30, 1),
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "packages": {package: version(package) for package in _PACKAGES},
+    }
+
+
+def load() -> float:
+    """Runnable processes of the last minute: figures from a busy machine are not the machine's."""
+    return round(os.getloadavg()[0], 2)
+
+
+def spread(values: list[float], digits: int = 3) -> dict[str, float]:
+    """p50, p90, p99 and max."""
+    if not values:
+        return {}
+    found = np.percentile(values, [50, 90, 99, 100])
+    return {
+        name: float(f"{number:.{digits + 1}g}")
+        for name, number in zip(("p50", "p90", "p99", "max"), found, strict=True)
+    }
+
+
+class Report:
+    """A JSON file of finished parts, written whole after each."""
+
+    def __init__(self, path: Path, fresh: bool) -> None:
+        self._path = path
+        self.content: dict[str, Any] = {}
+        if path.is_file() and not fresh:
+            self.content = json.loads(path.read_text(encoding="utf-8"))
+        self.content["machine"] = describe()
+
+    def has(self, section: str, key: str) -> bool:
+        """Whether a part is finished."""
+        return key in self.content.get(section, {})
+
+    def put(self, section: str, key: str, value: Any) -> None:
+        """Add a finished part and write the file; a crash leaves the one before."""
+        self.content.setdefault(section, {})[key] = value
+        self.save()
+
+    def save(self) -> None:
+        """Write the file."""
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        draft = self._path.with_suffix(".part")
+        draft.write_text(json.dumps(self.content, indent=1, allow_nan=False), encoding="utf-8")
+        draft.replace(self._path)
