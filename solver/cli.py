@@ -265,7 +265,7 @@ def verify_solution(
     except claims.Malformed as error:
         verdict = Verdict((error.violation,), {})
     except (ValueError, KeyError, TypeError) as error:
-        raise _refuse(f"{file}: {error}") from error
+        raise _Failed("bad_file", f"{file}: {error}") from error
     if as_json:
         _print_json(
             {
@@ -287,10 +287,10 @@ def _read_document(file: Path) -> bytes:
     try:
         body = file.read_bytes()
     except OSError as error:
-        raise _refuse(f"{file}: {error.strerror}") from error
+        raise _Failed("no_file", f"{file}: {error.strerror}") from error
     probe = jsonio.decode(body, dict, _MAX_FILE_BYTES)
     if isinstance(probe, Rejection):
-        raise _refuse(f"{file}: {probe.code}: {probe.detail}")
+        raise _Failed(probe.code, f"{file}: {probe.code}: {probe.detail}", probe.pointer)
     return body
 
 
