@@ -474,7 +474,7 @@ def test_a_callback_cannot_steal_through_the_holder(world: World, hostile: Contr
 
 def build_check(folder: Path) -> subprocess.CompletedProcess[str]:
     command = ["node", str(folder / "build.mjs"), "--check"]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
 
 
 def test_the_committed_artifacts_match_their_sources() -> None:

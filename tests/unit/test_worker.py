@@ -32,6 +32,10 @@ def children() -> set[int]:
     return {int(word) for task in tasks for word in task.read_text().split()}
 
 
+def is_worker(pid: int) -> bool:
+    return b"solver.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
 class Started(Struct, frozen=True):
     """A worker and the process that solves its batches."""
 
@@ -64,15 +68,21 @@ async def test_who_goes_away_costs_nobody_a_process(started: Started) -> None:
     worker = started.worker
     await worker.quote(*QUESTION, PATIENCE_SECONDS)
     before = children()
-    for _ in range(5):
+    quotes = [pid for pid in before if is_worker(pid) and pid != started.batches]
+    for pid in quotes:
+        os.kill(pid, signal.SIGSTOP)
+    try:
         asked, waiting = (
             asyncio.create_task(worker.quote(*QUESTION, PATIENCE_SECONDS)) for _ in "ab"
         )
-        await asyncio.sleep(0.002)
+        await asyncio.sleep(0.05)
         for task in (asked, waiting):
             task.cancel()
         await asyncio.gather(asked, waiting, return_exceptions=True)
         assert asked.cancelled() and waiting.cancelled()
+    finally:
+        for pid in quotes:
+            os.kill(pid, signal.SIGCONT)
     assert (await worker.quote(*QUESTION, PATIENCE_SECONDS)).fills
     assert children() == before
 
