@@ -241,7 +241,13 @@ def _read(source: BinaryIO) -> Question | None:
 
 
 def main() -> None:
-    """The child: answer until the pipe closes. What libraries print goes to standard error."""
+    """The child: answer until the pipe closes. What libraries print goes to standard error.
+
+    With ``--compile`` only the kernels are compiled, into the cache that every later start reads.
+    """
+    if sys.argv[1:] == ["--compile"]:
+        _warm(Memory())
+        return
     os.setsid()  # a Ctrl-C at the terminal is for the daemon, which then stops this process
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)

@@ -5,6 +5,8 @@ The closed forms are in :mod:`solver.core.kernels`; here they are vectorised ove
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -120,6 +122,7 @@ def _ticks(arc: TicksArc) -> list[Level]:
     return found
 
 
+@lru_cache(maxsize=64)  # every pair of a pool asks for the same one
 def stable_invariant(balances: tuple[float, ...], ann: float) -> float:
     """D of Ann·Σx + D = Ann·D + D^(n+1)/(n^n·Πx), by Newton from Σx."""
     n = len(balances)

@@ -15,7 +15,16 @@ from numpy.typing import NDArray
 
 from solver.core import curves
 from solver.core.graph import sample
-from solver.core.kernels import STABLE, WIDTH, Array, IntArray, KindArray
+from solver.core.kernels import (
+    LINEAR,
+    PRODUCT,
+    STABLE,
+    WEIGHTED,
+    WIDTH,
+    Array,
+    IntArray,
+    KindArray,
+)
 from solver.core.routing import arcs as kernel
 from solver.core.routing.arcs import STEPS, TICKS, Table
 from solver.core.types import TokenId
@@ -47,7 +56,12 @@ class Network:
         self.tokens: list[TokenId] = []
         self.index: dict[TokenId, int] = {}
         self.pools: list[Pool] = []
-        self.assumed: list[str] = []
+        self.assumed: dict[str, None] = {}
+        self._declares: dict[type[Pool], bool] = {}
+        self._whole = all(prices.get(token, 0.0) > 0.0 for pool in pools for token in pool.tokens)
+        self._pooled: list[tuple[int, int, float, float, float, float]] = []
+        self._stable: list[tuple[float, ...]] = []
+        self._ticks: list[tuple[int, float, float]] = []
         self._prices = dict(prices)
         self._all = tuple(pool.id for pool in pools)
         self._pool_index: dict[str, int] = {}
@@ -83,6 +97,7 @@ class Network:
         self.unit: Array = np.array([1.0 / prices[token] for token in self.tokens])
         for number in range(len(rows)):
             self._place(number, self._held[number], placed=False)
+        self._write()
         self.joint = Joints(self)
         for number in range(len(rows)):
             self.joint.add(number, self._held[number])
@@ -116,13 +131,16 @@ class Network:
             self.pools[number] = pool
             moved.append(number)
             self._place(number, arcs, placed=True)
-            self.joint.update(number, arcs)
+            if self.joint.of_pool[number] >= 0:
+                self.joint.update(number, arcs)
             self._held[number] = arcs
         if not moved:
             return np.empty(0, np.int64)
-        changed = np.concatenate(
-            [np.arange(self.first_arc[k], self.first_arc[k + 1]) for k in moved]
-        )
+        self._write()
+        touched = np.zeros(self.arc_count, np.bool_)
+        for number in moved:
+            touched[self.first_arc[number] : self.first_arc[number + 1]] = True
+        changed = np.nonzero(touched)[0]
         self._refresh(changed)
         return changed
 
@@ -150,11 +168,16 @@ class Network:
         self._rates.clear()
 
     def _priced(self, pool: Pool) -> tuple[Arc, ...]:
-        if isinstance(pool, DeclaresArcs):
-            arcs: Sequence[Arc] = pool.arcs()
+        kind = type(pool)
+        if kind not in self._declares:
+            self._declares[kind] = isinstance(pool, DeclaresArcs)
+        if self._declares[kind]:
+            arcs: Sequence[Arc] = pool.arcs()  # type: ignore[attr-defined]  # just asked for
         else:
             arcs = sample(pool)
-            self.assumed.append(pool.id)
+            self.assumed[pool.id] = None
+        if self._whole:
+            return tuple(arcs)
         prices = self._prices
         return tuple(
             arc
@@ -169,46 +192,55 @@ class Network:
         return self.index[token]
 
     def _place(self, number: int, arcs: tuple[Arc, ...], placed: bool) -> None:
-        position = int(self.first_arc[number])
+        """Note what :meth:`_write` is to write for the arcs of one pool."""
+        a = int(self.first_arc[number])
         held = self._held[number]
         for k, arc in enumerate(arcs):
-            a = position + k
-            unit_in = float(self.unit[self.tail[a]])
-            unit_out = float(self.unit[self.head[a]])
-            row = self.par[a]
             if isinstance(arc, ConstantProductArc):
-                self.kind[a] = 1
-                row[0] = arc.reserve_in / unit_in
-                row[1] = arc.reserve_out / unit_out
-                row[2] = 1.0 - arc.fee
+                self._pooled.append((a, PRODUCT, arc.reserve_in, arc.reserve_out, arc.fee, 0.0))
             elif isinstance(arc, WeightedArc):
-                self.kind[a] = 2
-                row[0] = arc.reserve_in / unit_in
-                row[1] = arc.reserve_out / unit_out
-                row[2] = 1.0 - arc.fee
-                row[3] = arc.weight_in / arc.weight_out
+                ratio = arc.weight_in / arc.weight_out
+                self._pooled.append((a, WEIGHTED, arc.reserve_in, arc.reserve_out, arc.fee, ratio))
             elif isinstance(arc, StableArc):
-                self._place_stable(a, arc, unit_in, unit_out)
+                numbers = curves.stable_numbers(arc)
+                self._stable.append((a, *(numbers or (0.0,) * WIDTH)))
             elif isinstance(arc, TicksArc):
-                self.kind[a] = TICKS
                 before = held[k] if k < len(held) else None
                 if not (isinstance(before, TicksArc) and before.table is arc.table and placed):
                     self.table[a, :2] = self._tables.ticks(arc.table)
-                row[:4] = arc.start, 1.0 - arc.fee, unit_in, unit_out
+                self._ticks.append((a, arc.start, 1.0 - arc.fee))
             else:
+                ends = float(self.unit[self.tail[a]]), float(self.unit[self.head[a]])
                 self.kind[a] = STEPS
-                self.table[a] = self._tables.steps(arc, unit_in, unit_out, self.table[a])
+                self.table[a] = self._tables.steps(arc, *ends, self.table[a])
+            a += 1
 
-    def _place_stable(self, a: int, arc: StableArc, unit_in: float, unit_out: float) -> None:
-        self.kind[a] = STABLE
-        numbers = curves.stable_numbers(arc)
-        if numbers is None:
-            self.kind[a] = 0
-            self.par[a] = 0.0
-            return
-        self.par[a] = numbers
-        self.par[a, 2] *= unit_in
-        self.par[a, 3] /= unit_out
+    def _write(self) -> None:
+        """Write what was noted, in the network's units, kind by kind."""
+        if self._pooled:
+            rows = np.array(self._pooled, float)
+            a = rows[:, 0].astype(np.int64)
+            self.kind[a] = rows[:, 1]
+            self.par[a, 0] = rows[:, 2] / self.unit[self.tail[a]]
+            self.par[a, 1] = rows[:, 3] / self.unit[self.head[a]]
+            self.par[a, 2] = 1.0 - rows[:, 4]
+            self.par[a, 3] = rows[:, 5]
+        if self._stable:
+            rows = np.array(self._stable)
+            a = rows[:, 0].astype(np.int64)
+            # no numbers, no curve: a linear arc of slope 0
+            self.kind[a] = np.where(rows[:, 1] > 0.0, STABLE, LINEAR)
+            self.par[a] = rows[:, 1:]
+            self.par[a, 2] *= self.unit[self.tail[a]]
+            self.par[a, 3] /= self.unit[self.head[a]]
+        if self._ticks:
+            rows = np.array(self._ticks)
+            a = rows[:, 0].astype(np.int64)
+            self.kind[a] = TICKS
+            self.par[a, :2] = rows[:, 1:]
+            self.par[a, 2] = self.unit[self.tail[a]]
+            self.par[a, 3] = self.unit[self.head[a]]
+        self._pooled, self._stable, self._ticks = [], [], []
 
     def _adjacency(self) -> None:
         count = len(self.tokens)
