@@ -278,6 +278,9 @@ def _leaves(
     nu = found.proof.nu * found.scale
     if intent.swap.kind is Kind.EXACT_OUT:
         nu[ask.source] = 1.0
+        # That an input is not negative, the router's prices cannot prove; zero prices do.
+        if found.whole_bound >= ask.size / ask.limit * (1.0 - 1e-12):
+            nu[:] = 0.0
     room = _OUTWARD * (ask.size + abs(found.whole_bound))
     named = _named(nu, prices, network)
     if intent.swap.partial_fill:
