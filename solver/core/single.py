@@ -18,7 +18,7 @@ from solver.core.kernels import Array
 from solver.core.pricing import Priced
 from solver.core.problem import MOST_RATE, Batch, Plan, buy_node, normalise, sell_node
 from solver.core.routing.network import Network
-from solver.core.routing.orders import arbitrage_in, buy_exactly, sell_down_to
+from solver.core.routing.orders import buy_exactly, sell_down_to
 from solver.core.routing.router import UNLIMITED, Clock, Route, fair_prices, find_route
 from solver.core.types import (
     BPS,
@@ -109,31 +109,44 @@ def _ask(intent: Intent, fee: int, prices: Mapping[TokenId, float], network: Net
 
 
 def _find(intent: Intent, ask: Ask, network: Network, clock: Clock) -> Found:
+    """The route for the order: whole, or as far as it pays where it may be partial."""
+    ends = network, ask.source, ask.target
     if intent.swap.kind is Kind.EXACT_OUT:
-        purchase, _ = buy_exactly(
-            network, ask.source, ask.target, ask.size, ask.most_input, _TOLERANCE, None, clock
-        )
-        slope = max(float(purchase.proof.nu[ask.source]), 1e-300)
-        bound = ask.size / ask.limit - purchase.least_input
+        if intent.swap.partial_fill:
+            sale, _ = sell_down_to(*ends, ask.most_input, ask.limit, _TOLERANCE, None, clock)
+            bought = _bought(sale.route, ask, ask.most_input)
+            if bought <= ask.size:
+                return _purchase(intent, ask, sale.route, sale.route, bought)
+        purchase, _ = buy_exactly(*ends, ask.size, ask.most_input, _TOLERANCE, None, clock)
         bought = ask.size if purchase.reached else 0.0
-        return Found(
-            purchase.route, purchase.proof, purchase.route.amount, bought, max(0.0, bound), bound,
-            arbitrage_in(purchase.proof), 1.0 / slope,
-        )  # fmt: skip
+        return _purchase(intent, ask, purchase.route, purchase.proof, bought)
     if intent.swap.partial_fill:
-        sale, _ = sell_down_to(
-            network, ask.source, ask.target, ask.size, ask.limit, _TOLERANCE, None, clock
-        )
-        sold = sale.route.amount
-        bought = sale.route.value - ask.limit * (ask.size - sold)
-        bound = sale.surplus_bound
-        return Found(
-            sale.route, sale.route, sold, bought, bound, bound, arbitrage_in(sale.route), 1.0
-        )
-    route, _ = find_route(network, ask.source, ask.target, ask.size, _TOLERANCE, None, clock)
+        sale, _ = sell_down_to(*ends, ask.size, ask.limit, _TOLERANCE, None, clock)
+        route, bound = sale.route, sale.surplus_bound
+        bought = _bought(route, ask, ask.size)
+        return Found(route, route, route.amount, bought, bound, bound, route.unearned, 1.0)
+    route, _ = find_route(*ends, ask.size, _TOLERANCE, None, clock)
     bound = route.bound - ask.limit * ask.size
-    unearned = arbitrage_in(route)
+    unearned = route.unearned
     return Found(route, route, ask.size, route.value, max(0.0, bound), bound, unearned, 1.0)
+
+
+def _bought(route: Route, ask: Ask, most: float) -> float:
+    """What a partial sale buys: its value without the worth of what it keeps."""
+    return route.value - ask.limit * (most - route.amount)
+
+
+def _purchase(intent: Intent, ask: Ask, route: Route, evidence: Route, bought: float) -> Found:
+    """Surplus of an exact-output order in the sold token, with prices scaled so that ν_A = 1."""
+    scale = 1.0 / max(float(evidence.nu[ask.source]), 1e-300)
+    unearned = evidence.unearned
+    marginal = ask.size * (1.0 / ask.limit - scale)
+    whole = min(ask.size / ask.limit, marginal + unearned * scale)
+    bound = max(0.0, whole)
+    if intent.swap.partial_fill:
+        bound = min(ask.size / ask.limit, max(0.0, marginal) + unearned * scale)
+        whole = bound
+    return Found(route, evidence, route.amount, bought, bound, whole, unearned, scale)
 
 
 def _settle(

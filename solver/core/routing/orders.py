@@ -101,13 +101,8 @@ def sell_down_to(
     return sale, warm
 
 
-def arbitrage_in(route: Route) -> float:
-    """Σ arb(ν) of the prices that prove a route's bound."""
-    return max(0.0, route.bound - float(route.nu[route.source]) * route.amount)
-
-
 def _least_input(route: Route, wanted: float) -> float:
-    rest = wanted - arbitrage_in(route)
+    rest = wanted - route.unearned
     slope = float(route.nu[route.source])
     if route.bound == inf or rest <= 0.0:
         return 0.0

@@ -40,7 +40,8 @@ class Route(Struct, frozen=True):
     """A feasible route in numeraire and a bound on every route.
 
     ``arc`` and ``used`` are the arcs in topological order with the input of each; ``value`` is what
-    arrives, ``bound`` what no route exceeds, ``nu`` the prices that prove it (ν = 1 at the target).
+    arrives, ``bound`` what no route exceeds, ``nu`` the prices that prove it (ν = 1 at the target),
+    ``unearned`` their Σ arb(ν).
     """
 
     source: int
@@ -51,6 +52,7 @@ class Route(Struct, frozen=True):
     value: float
     bound: float
     nu: Array
+    unearned: float
     rounds: int
     note: str = ""
 
@@ -174,6 +176,7 @@ class _Search:
         self._bound_nu: Array = np.zeros(len(network.tokens))
         self._best_guess = inf
         self._pending: tuple[Array, IntArray, Array, Array, Array] | None = None
+        self._unearned = 0.0
         self._last_nu: Array | None = None
         self._note = ""
 
@@ -290,20 +293,25 @@ class _Search:
         """The exact bound of the best prices so far; joint pools make it dearer than the guess."""
         if self._pending is None:
             return
-        bound = self._total(self._pending, exact=True)
+        unearned = self._gained(self._pending, exact=True)
+        bound = self._paid(self._pending[0]) + unearned
         if bound < self._bound:
             self._bound, self._bound_nu = bound, self._pending[0]
+            self._unearned = unearned
         self._pending = None
 
-    def _total(self, proof: tuple[Array, IntArray, Array, Array, Array], exact: bool) -> float:
+    def _paid(self, nu: Array) -> float:
+        """What the order's input is worth at prices ν, kept where that is more."""
+        return max(float(nu[self._source]), self._keep_rate) * self._amount
+
+    def _gained(self, proof: tuple[Array, IntArray, Array, Array, Array], exact: bool) -> float:
+        """Σ arb(ν)."""
         whole, group, gains, lam, mu = proof
         joint = self._network.joint
-        gained = joint_total(
+        return joint_total(
             group, gains, joint.start, joint.token, joint.reserve, joint.weight, joint.into,
             joint.out, joint.excess, whole, lam, mu, exact,
         )  # fmt: skip
-        paid = float(whole[self._source])
-        return max(paid, self._keep_rate) * self._amount + gained
 
     def answer(self) -> tuple[Route, Warm | None]:
         """The best route and bound so far; reference prices prove one where nothing else did."""
@@ -315,7 +323,7 @@ class _Search:
         value, arc, used, sold = self._best
         route = Route(
             self._source, self._target, sold, arc, used, value, self._bound,
-            self._bound_nu, self._rounds, self._note,
+            self._bound_nu, self._unearned, self._rounds, self._note,
         )  # fmt: skip
         if self._last_nu is None:
             return route, None
@@ -433,7 +441,7 @@ class _Search:
         self._last_nu = whole
         group = network.joint.of_pool[network.pool[arcs]]
         pending = (whole, group, gains, solved.lam, solved.mu)
-        guess = self._total(pending, exact=False)
+        guess = self._paid(whole) + self._gained(pending, exact=False)
         if guess < self._best_guess:
             self._best_guess, self._pending = guess, pending
             if guess - self._best[0] <= self._tolerance * guess:
