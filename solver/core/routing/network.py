@@ -9,6 +9,7 @@ pools, only their rows are written again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,9 @@ class Network:
         self._ticks: list[tuple[int, float, float]] = []
         self._prices = dict(prices)
         self._all = tuple(pool.id for pool in pools)
+        if len(set(self._all)) < len(self._all):  # its depth would count twice
+            twice = next(name for k, name in enumerate(self._all) if name in self._all[:k])
+            raise ValueError(f"{twice} is there twice")
         self._pool_index: dict[str, int] = {}
         self._tables = _Tables()
         rows = [
@@ -182,7 +186,8 @@ class Network:
         return tuple(
             arc
             for arc in arcs
-            if prices.get(arc.token_in, 0.0) > 0.0 and prices.get(arc.token_out, 0.0) > 0.0
+            if 0.0 < prices.get(arc.token_in, 0.0) < inf
+            and 0.0 < prices.get(arc.token_out, 0.0) < inf
         )
 
     def _token(self, token: TokenId) -> int:
