@@ -23,6 +23,7 @@ import numpy as np
 from solver.core import curves
 from solver.core.curves import Array
 from solver.core.problem import Problem
+from solver.core.routing.joint import tightest
 
 #: Relative allowance for rounding in the sum of non-negative float terms (2⁻⁵³ per operation).
 _OUTWARD = 1e-12
@@ -42,7 +43,7 @@ def bound(
         total += weight * row.rhs
         for position, coefficient in row.coefficients.items():
             penalty[position] += weight * coefficient
-    total += float(np.sum(curves.arbitrage(problem.arcs, nu)))
+    total += _arbitrage(problem, nu)
     for i, (order, charge) in enumerate(zip(problem.orders, penalty, strict=True)):
         if i in out:
             continue
@@ -61,3 +62,19 @@ def bound(
         price = problem.prices[node]
         total -= max(0.0, nu[node] - price) * floor.amount / price
     return total + (abs(total) + 1.0) * _OUTWARD
+
+
+def _arbitrage(problem: Problem, nu: Array) -> float:
+    """Σ over arcs of what each can gain, with a pool of several coins counted once, by what any
+    joint trade can gain: pairs share its depth, and one trade may improve another pair's rate.
+    """
+    gains = curves.arbitrage(problem.arcs, nu)
+    total = float(np.sum(gains))
+    for pool in problem.joints:
+        apart = float(np.sum(gains[pool.pairs]))
+        if apart > 0.0:
+            together = tightest(
+                pool.token, pool.reserve, pool.weight, pool.into, pool.out, pool.excess, nu
+            )
+            total += max(together, 0.0) - apart
+    return total

@@ -17,8 +17,10 @@ from msgspec import Struct
 from solver.core import curves
 from solver.core.curves import Arcs, Level
 from solver.core.kernels import LINEAR
+from solver.core.routing.coins import is_joint
 from solver.core.types import BPS, Exact, TokenId
 from solver.core.venue import (
+    Arc,
     DeclaresArcs,
     LevelsArc,
     Pool,
@@ -63,7 +65,10 @@ class Inventory(Struct, frozen=True):
 
 
 class Graph(Struct, frozen=True):
-    """Arcs in base units. ``source[k]`` is the pool or inventory that arc k belongs to."""
+    """Arcs in base units. ``source[k]`` is the pool or inventory that arc k belongs to.
+
+    ``joints`` has the pairs of every pool of three or more coins, by the pool's id.
+    """
 
     nodes: tuple[Node, ...]
     index: dict[Node, int]
@@ -71,6 +76,7 @@ class Graph(Struct, frozen=True):
     source: tuple[Pool | Inventory, ...]
     gas: tuple[int, ...]
     sampled: tuple[str, ...]
+    joints: dict[str, tuple[Arc, ...]] = {}
 
     def view(self) -> nx.MultiDiGraph:
         """The same graph for networkx: traversal, components, drawing."""
@@ -105,6 +111,7 @@ def build(snapshot: Snapshot, wanted: Sequence[Node], capital_bps: int = 0) -> G
     source: list[Pool | Inventory] = []
     gas: list[int] = []
     sampled: list[str] = []
+    joints: dict[str, tuple[Arc, ...]] = {}
     for pool in sorted(snapshot.pools, key=lambda pool: pool.id):
         if isinstance(pool, StatesRoutes):
             continue
@@ -113,6 +120,8 @@ def build(snapshot: Snapshot, wanted: Sequence[Node], capital_bps: int = 0) -> G
         else:
             arcs = sample(pool)
             sampled.append(pool.id)
+        if is_joint(arcs):
+            joints[pool.id] = tuple(arcs)
         for arc in arcs:
             for level in curves.levels(arc):
                 rows.append((Node(arc.token_in), Node(arc.token_out), level))
@@ -140,6 +149,7 @@ def build(snapshot: Snapshot, wanted: Sequence[Node], capital_bps: int = 0) -> G
         tuple(source),
         tuple(gas),
         tuple(sampled),
+        joints,
     )
 
 

@@ -13,8 +13,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from solver.core import curves
-from solver.core.curves import Arcs, Array
+from solver.core.curves import Arcs, Array, IntArray
 from solver.core.graph import ESCROW, NOW, Graph, Node
+from solver.core.routing.coins import coins_of
 from solver.core.types import BPS, Intent, Kind, TokenId
 
 MOST_RATE = 10.0
@@ -50,6 +51,21 @@ class Floor(Struct, frozen=True):
     amount: float
 
 
+class JointPool(Struct, frozen=True):
+    """A pool of three or more coins: its pairs among the arcs, and its coins in normalised units.
+
+    See :mod:`solver.core.routing.joint` for the numbers.
+    """
+
+    pairs: IntArray
+    token: IntArray
+    reserve: Array
+    weight: Array
+    into: Array
+    out: Array
+    excess: float
+
+
 class Problem(Struct, frozen=True):
     """One batch in normalised units. ``prices`` is p per node.
 
@@ -64,6 +80,7 @@ class Problem(Struct, frozen=True):
     rows: tuple[ExtraRow, ...] = ()
     floors: tuple[Floor, ...] = ()
     caps: tuple[float, ...] = ()
+    joints: tuple[JointPool, ...] = ()
 
     def cap(self, i: int) -> float:
         """The best rate that order i may get; without a reference outcome a generous one."""
@@ -137,7 +154,9 @@ def normalise(
         capped = tuple(np.nonzero(limited < arcs.capacity)[0].tolist())
         arcs = replace(arcs, capacity=limited)
     orders = tuple(_order(graph, intent, fees.get(intent.digest, 0), unit) for intent in intents)
-    problem = Problem(arcs, len(graph.nodes), orders, np.where(price > 0.0, 1.0, 0.0), tuple(rows))
+    worth = np.where(price > 0.0, 1.0, 0.0)
+    joints = () if capped else _joints(graph, kept, unit)
+    problem = Problem(arcs, len(graph.nodes), orders, worth, tuple(rows), joints=joints)
     return Batch(
         graph,
         tuple(intents),
@@ -148,6 +167,27 @@ def normalise(
         scale,
         capped,
     )
+
+
+def _joints(graph: Graph, kept: IntArray, unit: Array) -> tuple[JointPool, ...]:
+    """The pools of several coins all of whose tokens have a price."""
+    pairs: dict[str, list[int]] = {}
+    for position, k in enumerate(kept):
+        if graph.source[k].id in graph.joints:
+            pairs.setdefault(graph.source[k].id, []).append(position)
+    index = {node.token: n for n, node in enumerate(graph.nodes) if node.stage == NOW}
+    found = []
+    for name, places in sorted(pairs.items()):
+        arcs = graph.joints[name]
+        if len(places) < len(arcs):
+            continue
+        coins, _, excess = coins_of(arcs, index, unit)
+        if coins:
+            rows = np.array(coins)
+            reserve, weight, into, out = (np.ascontiguousarray(rows[:, k]) for k in range(1, 5))
+            token = rows[:, 0].astype(np.int64)
+            found.append(JointPool(np.array(places), token, reserve, weight, into, out, excess))
+    return tuple(found)
 
 
 def _worth(intent: Intent, prices: Mapping[TokenId, float]) -> float:

@@ -26,12 +26,17 @@ from solver.core.kernels import LOG, Array, IntArray, KindArray, stable_given, s
 
 
 @compiled
-def _bowl(size: float, t: float) -> float:
-    """size·((1 + t)·log(1 + t) − t) ≥ 0: what a term gains at a relative change t of its balance.
+def _bowl(size: float, moved: float) -> float:
+    """moved·log(moved/size) − moved + size ≥ 0: what a term gains whose balance is so moved.
 
-    In this form a dust trade in a deep pool keeps its digits.
+    A dust trade in a deep pool keeps its digits, and a withdrawal of all there is its limit.
     """
-    return max(0.0, size * ((1.0 + t) * np.log1p(t) - t))
+    t = (moved - size) / size
+    if abs(t) < 0.5:
+        return max(0.0, size * ((1.0 + t) * np.log1p(t) - t))
+    if moved <= 0.0:
+        return size
+    return moved * log(moved / size) - (moved - size)
 
 
 @compiled
@@ -47,14 +52,11 @@ def coin_gain(
     cost = price / into - mu  # of one unit of n
     if cost <= 0.0:
         return inf
-    t = (scaled - cost * reserve) / (cost * reserve)
-    if t > 0.0:
-        best = _bowl(cost * reserve, t)
+    if scaled > cost * reserve:
+        best = _bowl(cost * reserve, scaled)
     worth = price * out - mu  # what one unit withdrawn brings beyond its part of Σn
-    if worth > 0.0:
-        t = (scaled - worth * reserve) / (worth * reserve)
-        if t < 0.0:
-            best = max(best, _bowl(worth * reserve, t))
+    if worth > 0.0 and scaled < worth * reserve:
+        best = max(best, _bowl(worth * reserve, scaled))
     return best
 
 
@@ -76,7 +78,7 @@ def joint_gain(
     """
     total = 0.0
     if excess > 0.0:
-        total += _bowl(mu * excess, (lam - mu * excess) / (mu * excess))
+        total += _bowl(mu * excess, lam)
     else:
         mu = 0.0
     for c in range(len(token)):

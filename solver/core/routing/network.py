@@ -9,6 +9,7 @@ pools, only their rows are written again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from math import inf
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ from solver.core.kernels import (
 )
 from solver.core.routing import arcs as kernel
 from solver.core.routing.arcs import STEPS, TICKS, Table
+from solver.core.routing.coins import coins_of
 from solver.core.types import TokenId
 from solver.core.venue import (
     Arc,
@@ -58,12 +60,15 @@ class Network:
         self.pools: list[Pool] = []
         self.assumed: dict[str, None] = {}
         self._declares: dict[type[Pool], bool] = {}
-        self._whole = all(prices.get(token, 0.0) > 0.0 for pool in pools for token in pool.tokens)
         self._pooled: list[tuple[int, int, float, float, float, float]] = []
         self._stable: list[tuple[float, ...]] = []
         self._ticks: list[tuple[int, float, float]] = []
         self._prices = dict(prices)
+        self._whole = all(self._is_priced(token) for pool in pools for token in pool.tokens)
         self._all = tuple(pool.id for pool in pools)
+        if len(set(self._all)) < len(self._all):  # its depth would count twice
+            twice = next(name for k, name in enumerate(self._all) if name in self._all[:k])
+            raise ValueError(f"{twice} is there twice")
         self._pool_index: dict[str, int] = {}
         self._tables = _Tables()
         rows = [
@@ -178,12 +183,12 @@ class Network:
             self.assumed[pool.id] = None
         if self._whole:
             return tuple(arcs)
-        prices = self._prices
         return tuple(
-            arc
-            for arc in arcs
-            if prices.get(arc.token_in, 0.0) > 0.0 and prices.get(arc.token_out, 0.0) > 0.0
+            arc for arc in arcs if self._is_priced(arc.token_in) and self._is_priced(arc.token_out)
         )
+
+    def _is_priced(self, token: TokenId) -> bool:
+        return 0.0 < self._prices.get(token, 0.0) < inf
 
     def _token(self, token: TokenId) -> int:
         if token not in self.index:
@@ -300,7 +305,7 @@ class Joints:
         """Take a pool in if it has more than two coins behind one state."""
         if len(arcs) < 3 or not all(isinstance(arc, WeightedArc | StableArc) for arc in arcs):
             return
-        coins, ann, excess = self._coins(arcs)
+        coins, ann, excess = coins_of(arcs, self._network.index, self._network.unit)
         if coins:
             self.of_pool[number] = len(self._kinds)
             self._rows += coins
@@ -331,46 +336,10 @@ class Joints:
         """The state of a moved pool."""
         j = self.of_pool[number]
         if j >= 0:
-            coins, _, self.excess[j] = self._coins(arcs)
+            coins, _, self.excess[j] = coins_of(arcs, self._network.index, self._network.unit)
             for c, row in zip(range(self.start[j], self.start[j + 1]), coins, strict=True):
                 self.reserve[c] = row[1]
                 self.into[c], self.out[c], self.gross[c] = row[3:]
-
-    def _coins(self, arcs: tuple[Arc, ...]) -> tuple[list[list[float]], float, float]:
-        """token, reserve, weight, into, out and gross of each coin; Ann; E."""
-        network = self._network
-        first = arcs[0]
-        if isinstance(first, WeightedArc):
-            weights = {a.token_in: a for a in arcs if isinstance(a, WeightedArc)}
-            whole = sum(arc.weight_in for arc in weights.values())
-            rows = []
-            for token, arc in weights.items():
-                t = network.index[token]
-                size = arc.reserve_in / float(network.unit[t])
-                rows.append([t, size, arc.weight_in / whole, 1.0 - arc.fee, 1.0, 1.0])
-            return rows, 0.0, 0.0
-        assert isinstance(first, StableArc)
-        if curves.stable_numbers(first) is None:
-            return [], 0.0, 0.0
-        places = {a.index_in: network.index[a.token_in] for a in arcs if isinstance(a, StableArc)}
-        per_numeraire = {k: first.scales[k] * float(network.unit[t]) for k, t in places.items()}
-        shrink = len(places) / sum(per_numeraire.values())
-        d = curves.stable_invariant(first.balances, first.ann)
-        rows = []
-        for k, balance in enumerate(first.balances):
-            gross = per_numeraire.get(k, 1.0 / shrink) * shrink
-            rows.append(
-                [
-                    places.get(k, -1),
-                    balance * shrink,
-                    1.0,
-                    gross * (1.0 - first.fee_in),
-                    (1.0 - first.fee_out) / gross,
-                    gross,
-                ]
-            )
-        excess = (sum(first.balances) - d + d / first.ann) * shrink
-        return rows, first.ann, excess
 
 
 class _Tables:

@@ -33,6 +33,7 @@ _VISITS = 40
 _WARM_ROUNDS = 6
 _GROWTH = 1.5  # how much longer than the last a round may take
 _WHOLE = 0.03
+_OUTWARD = 1.0 + 1e-12  # what floating point may have lost of a bound
 _SCALES = (1.0, 0.03, 30.0, 1e-3, 1e3, 1e-5, 1e5)  # sizes to try where the interior point fails
 
 
@@ -293,11 +294,11 @@ class _Search:
         """The exact bound of the best prices so far; joint pools make it dearer than the guess."""
         if self._pending is None:
             return
-        unearned = self._gained(self._pending, exact=True)
-        bound = self._paid(self._pending[0]) + unearned
+        paid = self._paid(self._pending[0])
+        bound = (paid + self._gained(self._pending, exact=True)) * _OUTWARD
         if bound < self._bound:
             self._bound, self._bound_nu = bound, self._pending[0]
-            self._unearned = unearned
+            self._unearned = bound - paid
         self._pending = None
 
     def _paid(self, nu: Array) -> float:
@@ -332,7 +333,9 @@ class _Search:
     def _state(self, nu: Array) -> Warm:
         network = self._network
         arcs = self._candidates
-        near = network.spot[arcs] * nu[network.head[arcs]] >= nu[network.tail[arcs]] * (1 - _NEAR)
+        with np.errstate(over="ignore"):  # absurd rates at absurd prices are near, too
+            worth = network.spot[arcs] * nu[network.head[arcs]]
+        near = worth >= nu[network.tail[arcs]] * (1 - _NEAR)
         kept = near | (self._flow > 1e-6)
         return Warm(arcs[kept], self._flow[kept], nu)
 
