@@ -113,6 +113,26 @@ def level_bend(kind: int, p: Array, x: float) -> float:
 
 
 @compiled
+def level_jet(kind: int, p: Array, x: float) -> tuple[float, float, float]:
+    """f(x), f′(x) and f″(x) at once, for the price of little more than one of them."""
+    if kind == LINEAR:
+        return p[0] * x, p[0], 0.0
+    if kind == PRODUCT:
+        end = 1.0 / (p[0] + p[2] * x)
+        slope = p[0] * p[1] * p[2] * end * end
+        return p[1] * p[2] * x * end, slope, -2.0 * p[2] * slope * end
+    if kind == LOG:
+        share = p[1] / (1.0 + p[1] * x)
+        return p[0] * log1p(p[1] * x), p[0] * share, -p[0] * share * share
+    if kind == WEIGHTED:
+        share = p[2] / (p[0] + p[2] * x)
+        loss = expm1(-p[3] * log1p(p[2] * x / p[0]))
+        slope = p[1] * p[3] * share * (1.0 + loss)
+        return -p[1] * loss, slope, -(p[3] + 1.0) * share * slope
+    return level_output(kind, p, x), level_slope(kind, p, x), level_bend(kind, p, x)
+
+
+@compiled
 def level_input_at(kind: int, p: Array, capacity: float, r: float) -> float:
     """x*(r): the largest x ≤ capacity with f′(x) ≥ r; r > 0."""
     if kind == LINEAR:

@@ -26,9 +26,7 @@ from solver.core.kernels import (
     Array,
     IntArray,
     KindArray,
-    level_bend,
-    level_output,
-    level_slope,
+    level_jet,
 )
 
 _TO_BOUNDARY = 0.995
@@ -36,33 +34,46 @@ _MOST_ITERATIONS = 60
 
 
 @compiled
-def _factor(matrix: Array, n: int, rows: IntArray, starts: IntArray) -> bool:
+def _factor(matrix: Array, n: int, rows: IntArray, starts: IntArray, known: bool) -> bool:
     """Cholesky in place, from the last node to the first; False if not definite.
 
     Nodes are eliminated downwards, so that those added last, which have few neighbours, cause
-    little fill. ``rows[starts[j]:starts[j + 1]]`` become the neighbours of node j below it.
+    little fill. ``rows[starts[j]:starts[n + j]]`` are the neighbours of node j below it; they are
+    the same in every iteration and are found in the first, unless ``known``.
     """
     place = 0
     for j in range(n - 1, -1, -1):
-        starts[j] = place
         pivot = matrix[j, j]
         if not pivot > 0.0:
             return False
         pivot = np.sqrt(pivot)
         matrix[j, j] = pivot
         inverse = 1.0 / pivot
-        for i in range(j):
-            if matrix[j, i] != 0.0:
-                matrix[j, i] *= inverse
-                rows[place] = i
-                place += 1
-        for b in range(starts[j], place):
+        if not known:
+            starts[j] = place
+            for i in range(j):
+                if matrix[j, i] != 0.0:
+                    rows[place] = i
+                    place += 1
+            starts[n + j] = place
+        first, after = starts[j], starts[n + j]
+        for b in range(first, after):
+            matrix[j, rows[b]] *= inverse
+        for b in range(first, after):
             i = rows[b]
             scale = matrix[j, i]
-            for c in range(starts[j], b + 1):
+            for c in range(first, b + 1):
                 matrix[i, rows[c]] -= scale * matrix[j, rows[c]]
-        starts[n + j] = place
     return True
+
+
+@compiled
+def _clear(matrix: Array, n: int, rows: IntArray, starts: IntArray) -> None:
+    """Zero what a factor has written."""
+    for j in range(n):
+        matrix[j, j] = 0.0
+        for b in range(starts[j], starts[n + j]):
+            matrix[j, rows[b]] = 0.0
 
 
 @compiled
@@ -125,9 +136,7 @@ def interior_point(
         total = 0.0
         pairs = 0
         for a in range(m):
-            f[a] = level_output(kind[a], par[a], x[a])
-            slope[a] = level_slope(kind[a], par[a], x[a])
-            bend[a] = level_bend(kind[a], par[a], x[a])
+            f[a], slope[a], bend[a] = level_jet(kind[a], par[a], x[a])
             balance[head[a]] += f[a]
             balance[tail[a]] -= drain[a] * x[a]
             balance[third[a]] += kappa[a] * x[a]
@@ -151,7 +160,8 @@ def interior_point(
             return True, iteration
         mu = total / pairs
         # the matrix depends on the iterate only, so predictor and corrector share its factor
-        matrix[:, :] = 0.0
+        if iteration > 0:
+            _clear(matrix, n, rows, starts)
         for a in range(m):
             bowed = -nu[head[a]] * bend[a] + z[a] / x[a]
             if capacity[a] < inf:
@@ -170,10 +180,11 @@ def interior_point(
                 matrix[max(j, k), min(j, k)] += up * aside * weight
         for t in range(n):
             matrix[t, t] += s[t] / nu[t]
-            matrix[target, t] = 0.0
-            matrix[t, target] = 0.0
+        # ν at the target is fixed: its row and column go
+        for t in range(n):
+            matrix[max(t, target), min(t, target)] = 0.0
         matrix[target, target] = 1.0
-        if not _factor(matrix, n, rows, starts):
+        if not _factor(matrix, n, rows, starts, iteration > 0):
             return False, iteration
         tau = 0.0
         extra_low[:] = 0.0

@@ -24,8 +24,8 @@ from solver.core.routing.network import Network
 
 _SIZES = (1.0 / 64.0, 1.0 / 8.0, 1.0)
 _PER_SIZE = 60
-_MOST_ROUNDS = 12
-_ADDED = 150
+_MOST_ROUNDS = 24
+_ADDED = 100
 _PATH = 16
 _NEAR = 12e-4
 _THRESHOLDS = (1e-6, 3e-5, 5e-4)
@@ -468,7 +468,7 @@ class _Search:
                 network.spot, whole, cap, self._target, _PATH, found,
             )  # fmt: skip
             more.append(found[:count].copy())
-        self._warm = False
+        self._warm = True
         before = len(self._candidates)
         self._add(np.unique(np.concatenate(more)))
         return len(self._candidates) > before
