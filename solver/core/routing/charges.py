@@ -52,7 +52,7 @@ _NODES = 30
 _COLUMN_ROUNDS = 12
 _MIP_POOLS = 60
 _GREEDY = 10
-_FLOORS = (0.0, 1.0, 0.5)
+_PARTS = (0.2, 0.0, -1.0)
 _DROPS = (1e-6, 1e-4, 1e-3)
 
 
@@ -346,7 +346,9 @@ class _Search:
             middle = np.where(touched, 0.5 * middle + 0.5 * duals, middle)
             floors = np.where(touched, middle, 0.0)
             openness = book.openness(shares)
-            found = self._extend(charge, local, middle, touched, floors, openness)
+            found = self._extend(
+                charge, local, middle, touched, floors, np.ones(len(network.tokens)), openness
+            )
             if found is None:
                 break
             self._price_trades(found, charge, book)
@@ -504,12 +506,6 @@ class _Search:
 
     def _add(self, arcs: IntArray) -> bool:
         network = self._network
-        pools = network.pool[arcs]
-        whole = [
-            np.arange(network.first_arc[k], network.first_arc[k + 1])
-            for k in np.unique(pools[network.joint.of_pool[pools] >= 0])
-        ]
-        arcs = np.unique(np.concatenate([arcs, *whole]))
         fresh = arcs[~self._member[arcs]]
         if len(fresh) == 0:
             return False
@@ -627,19 +623,44 @@ class _Search:
         """Prices of every token from those of the local ones, and the bound over the graph."""
         fixed = (inflow > _CAPPED) | (local.tokens == self._source)
         best: _Relaxed | None = None
-        least = np.zeros(len(local.tokens))
-        for share in _FLOORS:
-            floors = np.where(fixed, 0.0, share * prices + (1.0 - share) * least)
-            relaxed = self._extend(charge, local, prices, fixed, floors, openness)
-            if relaxed is None:
-                break
-            if share == 0.0:
-                least = relaxed.nu[local.tokens]
-            if best is None or relaxed.bound < best.bound:
-                best = relaxed
-            if best.bound - self._sunk(charge) <= self._best.net + self._slack:
+        part = np.ones(len(self._network.tokens))
+        for floors in (np.zeros(len(prices)), np.where(fixed, 0.0, prices)):
+            found = self._spread(charge, local, prices, fixed, floors, part, openness)
+            if found is not None and (best is None or found.bound < best.bound):
+                best = found
+            if best is None or self._done(best, charge):
                 break
         return best
+
+    def _spread(
+        self, charge: Array, local: Local, prices: Array, fixed: NDArray[np.bool_], floors: Array,
+        part: Array, openness: dict[int, float],
+    ) -> _Relaxed | None:  # fmt: skip
+        """Where a joint pool gains too much by tokens that no flow fixes, raise their prices."""
+        network = self._network
+        joint = network.joint.of_pool
+        free = np.zeros(len(network.tokens), np.bool_)
+        free[local.tokens] = ~fixed
+        best: _Relaxed | None = None
+        for level in _PARTS:
+            found = self._extend(charge, local, prices, fixed, floors, part, openness)
+            if found is None:
+                break
+            if best is None or found.bound < best.bound:
+                best = found
+            if self._done(best, charge):
+                break
+            pools = network.pool[found.arcs]
+            tails = network.tail[found.arcs]
+            over = (found.gains > charge[pools] * (1.0 + 1e-6)) & (joint[pools] >= 0) & free[tails]
+            over &= part[tails] > level
+            if not np.any(over):
+                break
+            part[tails[over]] = level
+        return best
+
+    def _done(self, relaxed: _Relaxed, charge: Array) -> bool:
+        return relaxed.bound - self._sunk(charge) <= self._best.net + self._slack
 
     def _sunk(self, charge: Array) -> float:
         opened = charge == 0.0
@@ -647,7 +668,7 @@ class _Search:
 
     def _extend(
         self, charge: Array, local: Local, prices: Array, fixed: NDArray[np.bool_], floors: Array,
-        openness: dict[int, float],
+        part: Array, openness: dict[int, float],
     ) -> _Relaxed | None:  # fmt: skip
         """ν of every token, not below ``floors`` where no flow fixes it, and the bound."""
         network = self._network
@@ -661,7 +682,7 @@ class _Search:
         ended = kernel.extend_charged(
             network.in_start, network.in_arc, network.in_tail, network.in_spot, network.pool,
             charge, self._discount, network.kind, network.par, network.table, network.rows, cap,
-            self._limit, floor, self._target, _VISITS, whole,
+            self._limit, floor, part, self._target, _VISITS, whole,
         )  # fmt: skip
         if not ended:
             return None

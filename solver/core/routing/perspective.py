@@ -148,6 +148,7 @@ def extend_charged(
     cap: Array,
     limit: Array,
     floor: Array,
+    part: Array,
     target: int,
     most_visits: int,
     nu: Array,
@@ -156,7 +157,7 @@ def extend_charged(
 
     A pool whose charge is ∞ is not there. Tokens with a ``floor`` ≥ 0 are those whose arcs will be
     counted in the bound: ν is not below the floor, and their joint pools have break-even prices
-    too, pair by pair.
+    too, pair by pair, at ``part`` of the charge: several pairs of a pool gain together.
     """
     count = len(nu)
     waiting = np.zeros(count, np.bool_)
@@ -190,18 +191,12 @@ def extend_charged(
             k = pool[a]
             if charge[k] == inf:
                 continue
-            if charge[k] > 0.0 and (
-                discount[k] == PLAIN or (discount[k] == JOINT and floor[i] >= 0.0)
-            ):
+            due = charge[k] if discount[k] == PLAIN else 0.0
+            if discount[k] == JOINT and floor[i] >= 0.0:
+                due = charge[k] * part[i]
+            if due > 0.0:
                 value, _ = break_even(
-                    kind[a],
-                    par[a],
-                    table_of[a],
-                    table,
-                    in_spot[place],
-                    price,
-                    charge[k],
-                    limit[i],
+                    kind[a], par[a], table_of[a], table, in_spot[place], price, due, limit[i]
                 )
             value = min(value, cap[i])
             if value > nu[i] * (1.0 + 1e-15):
