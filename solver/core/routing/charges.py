@@ -47,9 +47,11 @@ _ADDED = 60
 _PATH = 8
 _VISITS = 40
 _SLACK = 4e-3
+_NEAR = 2e-3
+_PRICINGS = 4
 _CAPPED = 1e-7
-_NODES = 30
-_COLUMN_ROUNDS = 12
+_NODES = 16
+_COLUMN_ROUNDS = 6
 _MIP_POOLS = 60
 _GREEDY = 10
 _PARTS = (0.2, 0.0, -1.0)
@@ -395,7 +397,7 @@ class _Search:
         """Limit what a better plan can hold of each token; see the kernels' docstring."""
         if self._limited:
             most = (bound + self._blind.bound - self._best.net) * (1.0 + 1e-9)
-            known = nu > 1e-9
+            known = (nu > 1e-9) & (most < inf)
             self._limit[known] = np.minimum(self._limit[known], most / nu[known])
 
     def _keep_bound(self, relaxed: _Relaxed) -> None:
@@ -614,7 +616,7 @@ class _Search:
         chord = kappa < 0.0
         share = np.zeros(len(arcs))
         share[of[chord]] = x[chord] / level_capacity[chord]
-        inflow = np.bincount(head, weights=x, minlength=len(local.tokens))
+        inflow: Array = np.bincount(head, weights=x, minlength=len(local.tokens)).astype(float)
         return prices, share, inflow
 
     def _prove(
@@ -628,7 +630,7 @@ class _Search:
             found = self._spread(charge, local, prices, fixed, floors, part, openness)
             if found is not None and (best is None or found.bound < best.bound):
                 best = found
-            if best is None or self._done(best, charge):
+            if best is None or self._done(best, charge) or self._stage != "blind":
                 break
         return best
 
@@ -723,12 +725,17 @@ class _Search:
         guess = self._guess[local.tokens]
         nu = np.where(guess > 1e-6, guess, 1.0)
         nu[1] = 1.0
-        model = build_model(network, arcs, local, nu, self._amount, np.zeros(len(arcs)))
-        x = np.minimum(0.4 * model.capacity, 0.03)
-        prices = np.concatenate([nu, model.node_nu])
-        model.solve(x, prices, 1e-2, 1e-8)
-        if not np.all(np.isfinite(x)):
-            return
+        flow = np.zeros(len(arcs))
+        for _ in range(_PRICINGS):
+            model = build_model(network, arcs, local, nu, self._amount, flow)
+            x = np.minimum(0.4 * model.capacity, 0.03)
+            prices = np.concatenate([nu, model.node_nu])
+            model.solve(x, prices, 1e-2, 1e-8)
+            if not (np.all(np.isfinite(x)) and np.all(np.isfinite(prices))):
+                return
+            before, nu = nu, np.maximum(prices[: len(nu)], 1e-4)
+            if np.all(np.abs(nu - before) <= _NEAR * before):
+                break  # the levels near the money were the right ones
         flow = model.arc_flow(x)
         for threshold in _DROPS:
             self._push(arcs, local, flow, flow > threshold)
