@@ -1,4 +1,4 @@
-"""The joint program of a batch; the only module that imports the optimiser.
+"""The joint program of a batch.
 
     maximise    Σ_d p_t·(Y_d − Σ ℓ_i x_i)  +  Σ_exact-out p_s·(y_i/ℓ_i − x_i)
     subject to  at each node: what orders sell + what arcs bring ≥ what arcs take + what is paid
@@ -16,67 +16,29 @@ proof is made by :mod:`solver.core.certificate`.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from typing import Any
 
 import numpy as np
-import scipy.sparse as sparse
-from msgspec import Struct, field
+from msgspec import Struct
 from msgspec.structs import replace
-from ortools.linear_solver.python import model_builder
 
 from solver.core import curves
 from solver.core.curves import Arcs, Array
 from solver.core.problem import Plan, Problem
+from solver.core.program.optimiser import Columns, ProgramError, run
 
 _GRID = np.concatenate([-np.geomspace(3.0, 0.02, 9), [0.0], np.geomspace(0.02, 3.0, 9)])
 _ROUNDS = 7
 _SHRINK = 0.15
 _TINY = 1e-12
-_NODE_LIMIT = 2_000
 _REWARD = 100.0
 _ASIDE = 1e-4
 _ALONE_ROUNDS = 5
 
 
-class ProgramError(Exception):
-    """No algorithm returned an answer."""
-
-
-class _Columns(Struct):
-    """A linear program under construction, as sparse triplets."""
-
-    cost: list[float] = field(default_factory=list)
-    lower: list[float] = field(default_factory=list)
-    upper: list[float] = field(default_factory=list)
-    row: list[int] = field(default_factory=list)
-    column: list[int] = field(default_factory=list)
-    entry: list[float] = field(default_factory=list)
-    row_lower: list[float] = field(default_factory=list)
-    integer: list[int] = field(default_factory=list)
-
-    def variable(self, cost: float, upper: float, lower: float = 0.0) -> int:
-        self.cost.append(cost)
-        self.lower.append(lower)
-        self.upper.append(upper)
-        return len(self.cost) - 1
-
-    def at_least(self, rhs: float, *terms: tuple[int, float]) -> int:
-        self.row_lower.append(rhs)
-        number = len(self.row_lower) - 1
-        for column, entry in terms:
-            self.put(number, column, entry)
-        return number
-
-    def put(self, row: int, column: int, entry: float) -> None:
-        self.row.append(row)
-        self.column.append(column)
-        self.entry.append(entry)
-
-
 class _Model(Struct):
     """Columns plus where the parts of the batch are in them."""
 
-    columns: _Columns
+    columns: Columns
     segment_arc: list[int]
     sold: list[int]
     bought: list[int]
@@ -167,7 +129,7 @@ def choose(
     breaks = _breakpoints(problem.arcs, plan.nu, plan.flow, _SHRINK)
     model = _relaxed(problem, breaks, active)
     binaries = _add_binaries(problem, model, active)
-    answer = _run(model.columns, "scip")
+    answer = run(model.columns, "scip")
     if answer is None:
         return [on and kept for on, kept in zip(active, incumbent, strict=True)]
     values, _ = answer
@@ -290,7 +252,7 @@ def _relaxed(
     chosen: bool = False,
     focus: Collection[int] | None = None,
 ) -> _Model:
-    columns = _Columns()
+    columns = Columns()
     floors = _floors(problem, active)
     arcs, orders = problem.arcs, problem.orders
     nodes = [columns.at_least(0.0) for _ in range(problem.node_count)]
@@ -433,11 +395,11 @@ def _add_binaries(problem: Problem, model: _Model, active: Sequence[bool]) -> li
 
 
 def _solve_once(problem: Problem, model: _Model) -> Plan:
-    answer = _run(model.columns, "glop", "use_preprocessing: false")
+    answer = run(model.columns, "glop", "use_preprocessing: false")
     if answer is None:
-        answer = _run(model.columns, "glop", "use_preprocessing: false use_dual_simplex: true")
+        answer = run(model.columns, "glop", "use_preprocessing: false use_dual_simplex: true")
     if answer is None:
-        answer = _run(model.columns, "glop")
+        answer = run(model.columns, "glop")
     if answer is None:
         raise ProgramError("the linear program has no solution")
     values, duals = answer
@@ -471,34 +433,3 @@ def _bought(problem: Problem, model: _Model, values: Array, sold: Array) -> Arra
             total = totals[(order.sell, order.buy)]
             bought[i] = values[model.bought[i]] * sold[i] / total if total > _TINY else 0.0
     return bought
-
-
-def _run(columns: _Columns, name: str, parameters: str = "") -> tuple[Array, Array] | None:
-    """Fill and solve a model in one sparse call: values and row duals, or None."""
-    model: Any = model_builder.Model()  # type: ignore[no-untyped-call]  # untyped in ortools
-    shape = (len(columns.row_lower), len(columns.cost))
-    matrix = sparse.coo_matrix((columns.entry, (columns.row, columns.column)), shape=shape)
-    model.helper.fill_model_from_sparse_data(
-        np.array(columns.lower),
-        np.array(columns.upper),
-        np.array(columns.cost),
-        np.array(columns.row_lower),
-        np.full(shape[0], np.inf),
-        matrix.tocsr(),
-    )
-    model.helper.set_maximize(True)
-    for column in columns.integer:
-        model.helper.set_var_integrality(column, True)
-    solver = model_builder.Solver(name)
-    if name == "scip":
-        solver.set_solver_specific_parameters(f"limits/nodes = {_NODE_LIMIT}")
-    else:
-        solver.set_solver_specific_parameters(parameters)
-    status = solver.solve(model)
-    usable = (model_builder.SolveStatus.OPTIMAL, model_builder.SolveStatus.FEASIBLE)
-    if status not in usable:
-        return None
-    values = np.array(solver.values(model.get_variables()), dtype=float)
-    if name == "scip":
-        return values, np.zeros(shape[0])
-    return values, np.array(solver.dual_values(model.get_linear_constraints()), dtype=float)

@@ -1,0 +1,88 @@
+"""The one door to the optimiser: columns and rows as sparse triplets, filled in one call."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import scipy.sparse as sparse
+from msgspec import Struct, field
+from ortools.linear_solver.python import model_builder
+
+from solver.core.kernels import Array
+
+NODE_LIMIT = 2_000
+
+
+class ProgramError(Exception):
+    """No algorithm returned an answer."""
+
+
+class Columns(Struct):
+    """A linear program under construction, as sparse triplets."""
+
+    cost: list[float] = field(default_factory=list)
+    lower: list[float] = field(default_factory=list)
+    upper: list[float] = field(default_factory=list)
+    row: list[int] = field(default_factory=list)
+    column: list[int] = field(default_factory=list)
+    entry: list[float] = field(default_factory=list)
+    row_lower: list[float] = field(default_factory=list)
+    integer: list[int] = field(default_factory=list)
+
+    def variable(self, cost: float, upper: float, lower: float = 0.0) -> int:
+        """A column that maximises ``cost`` per unit between its limits; its number."""
+        self.cost.append(cost)
+        self.lower.append(lower)
+        self.upper.append(upper)
+        return len(self.cost) - 1
+
+    def at_least(self, rhs: float, *terms: tuple[int, float]) -> int:
+        """A row Σ entry·column ≥ rhs; its number."""
+        self.row_lower.append(rhs)
+        number = len(self.row_lower) - 1
+        for column, entry in terms:
+            self.put(number, column, entry)
+        return number
+
+    def put(self, row: int, column: int, entry: float) -> None:
+        """One more entry of a row; entries at the same place add up."""
+        self.row.append(row)
+        self.column.append(column)
+        self.entry.append(entry)
+
+
+def run(
+    columns: Columns, name: str, parameters: str = "", node_limit: int = NODE_LIMIT
+) -> tuple[Array, Array] | None:
+    """Fill and solve a model in one sparse call: values and row duals, or None.
+
+    ``name`` is glop or scip; scip ends by its node limit, never by a clock, and has no duals.
+    """
+    model: Any = model_builder.Model()  # type: ignore[no-untyped-call]  # untyped in ortools
+    shape = (len(columns.row_lower), len(columns.cost))
+    matrix = sparse.coo_matrix((columns.entry, (columns.row, columns.column)), shape=shape)
+    model.helper.fill_model_from_sparse_data(
+        np.array(columns.lower),
+        np.array(columns.upper),
+        np.array(columns.cost),
+        np.array(columns.row_lower),
+        np.full(shape[0], np.inf),
+        matrix.tocsr(),
+    )
+    model.helper.set_maximize(True)
+    for column in columns.integer:
+        model.helper.set_var_integrality(column, True)
+    solver = model_builder.Solver(name)
+    if name == "scip":
+        solver.set_solver_specific_parameters(f"limits/nodes = {node_limit}")
+    else:
+        solver.set_solver_specific_parameters(parameters)
+    status = solver.solve(model)
+    usable = (model_builder.SolveStatus.OPTIMAL, model_builder.SolveStatus.FEASIBLE)
+    if status not in usable:
+        return None
+    values = np.array(solver.values(model.get_variables()), dtype=float)
+    if name == "scip":
+        return values, np.zeros(shape[0])
+    return values, np.array(solver.dual_values(model.get_linear_constraints()), dtype=float)
