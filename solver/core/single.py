@@ -17,6 +17,7 @@ from solver.core.graph import Node
 from solver.core.kernels import Array
 from solver.core.pricing import Priced
 from solver.core.problem import MOST_RATE, Batch, Plan, buy_node, normalise, sell_node
+from solver.core.routing.charges import net_of_gas
 from solver.core.routing.network import Network
 from solver.core.routing.orders import buy_exactly, sell_down_to
 from solver.core.routing.router import UNLIMITED, Clock, Route, fair_prices, find_route
@@ -82,7 +83,7 @@ def solve_single(
     ask = _ask(intent, fee, prices, network)
     if ask is None:
         return _open(snapshot, intent, "no_route", "no venue trades one of the two tokens")
-    found = _find(intent, ask, network, clock)
+    found = _find(intent, ask, gas_value, network, clock)
     answer = _settle(snapshot, intent, fee, gas_value, prices, network, found)
     priced = None if isinstance(answer, Infeasible) else answer
     proven = _certificate(snapshot, intent, fee, ask, prices, network, found, priced)
@@ -108,7 +109,7 @@ def _ask(intent: Intent, fee: int, prices: Mapping[TokenId, float], network: Net
     return Ask(source, target, size, sold, bought / sold)
 
 
-def _find(intent: Intent, ask: Ask, network: Network, clock: Clock) -> Found:
+def _find(intent: Intent, ask: Ask, gas_value: float, network: Network, clock: Clock) -> Found:
     """The route for the order: whole, or as far as it pays where it may be partial."""
     ends = network, ask.source, ask.target
     if intent.swap.kind is Kind.EXACT_OUT:
@@ -125,10 +126,24 @@ def _find(intent: Intent, ask: Ask, network: Network, clock: Clock) -> Found:
         route, bound = sale.route, sale.surplus_bound
         bought = _bought(route, ask, ask.size)
         return Found(route, route, route.amount, bought, bound, bound, route.unearned, 1.0)
-    route, _ = find_route(*ends, ask.size, _TOLERANCE, None, clock)
+    route = _whole_sale(ask, gas_value, network, clock)
     bound = route.bound - ask.limit * ask.size
     unearned = route.unearned
     return Found(route, route, ask.size, route.value, max(0.0, bound), bound, unearned, 1.0)
+
+
+def _whole_sale(ask: Ask, gas_value: float, network: Network, clock: Clock) -> Route:
+    """The route that leaves most after gas; without gas, or where none pays for it, the plain one.
+
+    The bound is that of the plain route: gas only lowers what can be had.
+    """
+    ends = network, ask.source, ask.target
+    if gas_value <= 0.0:
+        return find_route(*ends, ask.size, _TOLERANCE, None, clock)[0]
+    found = net_of_gas(*ends, ask.size, gas_value, clock=clock)
+    if len(found.arc) == 0:
+        return found.blind
+    return replace(found.blind, arc=found.arc, used=found.used, value=found.gross)
 
 
 def _bought(route: Route, ask: Ask, most: float) -> float:
