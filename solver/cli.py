@@ -41,6 +41,7 @@ from solver.client import Client, NoAnswer, Refused
 from solver.core.batch import solve_batch
 from solver.core.program import ProgramError
 from solver.core.types import JsonObject, Kind, Rejection, Solution
+from solver.core.venue import PoolFault
 from solver.daemon import Daemon
 from solver.service import checked_config, serving
 from solver.startup import StartError
@@ -240,7 +241,12 @@ def solve(
             answer, solution = _solve_instance(body)
         else:
             answer, solution = _solve_auction(body, chain)
-    except (ProgramError, ValueError, KeyError, TypeError) as error:
+    except jsonio.Invalid as error:
+        raise _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer) from error
+    except ProgramError as error:
+        raise _Failed("no_solution", f"{file}: {error}", exit_code=EXIT_NOTHING_FILLED) from error
+    except (ArithmeticError, ValueError, KeyError, TypeError, PoolFault) as error:
+        # What a sound-looking file may still hold: pools that no contract would have.
         raise _Failed("bad_file", f"{file}: {error}") from error
     for warning in answer.get("warnings", ()):
         typer.echo(f"warning: {warning}", err=True)
@@ -332,7 +338,7 @@ def judge(problem: bytes, answer: bytes, chain: int = 1) -> Verdict:
 def _solve_auction(body: bytes, chain: int) -> tuple[JsonObject, Solution]:
     auction = jsonio.decode(body, cow.Auction, _MAX_FILE_BYTES)
     if isinstance(auction, Rejection):
-        raise ValueError(f"{auction.code} {auction.pointer}: {auction.detail}")
+        raise jsonio.Invalid(auction.code, auction.detail, auction.pointer)
     problem = cow.to_core(auction, chain, "0x" + hashlib.sha256(body).hexdigest())
     solution = solve_batch(problem.snapshot, problem.intents)
     return cow.from_core(problem, solution), solution
@@ -341,7 +347,7 @@ def _solve_auction(body: bytes, chain: int) -> tuple[JsonObject, Solution]:
 def _solve_instance(body: bytes) -> tuple[JsonObject, Solution]:
     document = jsonio.decode(body, instance.Instance, _MAX_FILE_BYTES)
     if isinstance(document, Rejection):
-        raise ValueError(f"{document.code} {document.pointer}: {document.detail}")
+        raise jsonio.Invalid(document.code, document.detail, document.pointer)
     snapshot, intents, warnings = instance.to_core(document)
     seed = document.seed or "0x" + hashlib.sha256(body).hexdigest()
     solution = solve_batch(replace(snapshot, hash=seed), intents, instance.terms_to_core(document))

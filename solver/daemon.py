@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from enum import Enum
 
 import msgspec
 import structlog
+from msgspec import Struct
 
 from solver import devnet
 from solver.chain import Chain, RpcError, Unreachable
@@ -27,11 +28,14 @@ from solver.planner import Planner
 from solver.reasons import Reasons
 from solver.selection import Selection
 from solver.settler import Blame, Settler
-from solver.worker import SolverFailed, Worker
+from solver.worker import PoolFailed, SolverFailed, Worker
 
 log = structlog.get_logger("thalweg.daemon")
 
 _Digests = frozenset[tuple[str, int]]
+#: The settlement paid out less than it was promised: an order is named, a venue may be why.
+_SHORT = "BoughtTokenShort"
+_TRIED_APART = 3
 
 
 class _Outcome(Enum):
@@ -40,6 +44,14 @@ class _Outcome(Enum):
     NOTHING = "nothing to do"
     REFUSED = "somebody made it fail; without them it may pass"
     SENT = "bundles were sent"
+
+
+class _Refused(Struct, frozen=True):
+    """A bundle that would fail, and the venues that may be why."""
+
+    blame: Blame
+    bundle: Bundled
+    venues: list[str]
 
 
 class Daemon:
@@ -140,11 +152,55 @@ class Daemon:
         if not records:
             return _Outcome.NOTHING
         intents = tuple(record.intent for record in records)
+        outcome = await self._try(snapshot, intents)
+        if not isinstance(outcome, _Refused):
+            return outcome
+        if outcome.venues and await self._passes_without(snapshot, intents, outcome):
+            return _Outcome.SENT
+        await self._punish(outcome.blame, outcome.bundle)
+        return _Outcome.REFUSED
+
+    async def _passes_without(
+        self, snapshot: Snapshot, intents: tuple[Intent, ...], refused: _Refused
+    ) -> bool:
+        """Whether the same orders settle without a venue of the bundle: then it was at fault.
+
+        A venue whose quote is not what its contract does makes every bundle fail that uses it, and
+        the orders in it must not answer for that. Where nothing can be filled without it, it cannot
+        be told whose fault it was.
+        """
+        reason = f"a bundle failed with it and not without it: {refused.blame.reason}"[:300]
+        names = refused.venues
+        groups = [[name] for name in names[:_TRIED_APART]] if len(names) > 1 else []
+        for group in [*groups, names]:
+            reduced = self.market.without(snapshot, group, reason)
+            outcome = await self._try(reduced, intents)
+            if outcome is _Outcome.SENT:
+                log.warning("venue_accused", venues=group, reason=refused.blame.reason)
+                self.market.accuse(group, reason)
+                return True
+            if outcome is _Outcome.NOTHING:
+                said = f"bundles failed that used it: {refused.blame.reason}"[:300]
+                self.market.doubt(group, said)
+        return False
+
+    async def _try(self, snapshot: Snapshot, intents: tuple[Intent, ...]) -> _Outcome | _Refused:
+        snapshot = self.market.standing(snapshot)
         terms = terms_of(intents, snapshot, self.world, self.config)
         started = time.monotonic()
-        solution = await self.worker.solve(
-            snapshot, intents, terms, self.config.batch.solve_timeout_seconds
-        )
+        while True:
+            try:
+                solution = await self.worker.solve(
+                    snapshot, intents, terms, self.config.batch.solve_timeout_seconds
+                )
+                break
+            except PoolFailed as error:
+                venues = self.market.venues_of([error.pool])
+                if not venues or not any(pool.id == error.pool for pool in snapshot.pools):
+                    raise
+                log.warning("pool_failed", pool=error.pool, reason=error.reason)
+                self.market.accuse(venues, str(error))
+                snapshot = self.market.standing(snapshot)
         seconds = time.monotonic() - started
         await self._reasons.tell(solution.open)
         if not solution.fills:
@@ -157,14 +213,13 @@ class Daemon:
         intents: Sequence[Intent],
         solution: Solution,
         seconds: float,
-    ) -> _Outcome:
+    ) -> _Outcome | _Refused:
         batch, planned = self._planner.plan(snapshot, intents, solution, seconds)
         estimates = []
         for bundle in planned:
             answer = await self.settler.check(bundle)
             if isinstance(answer, Blame):
-                await self._punish(answer, bundle)
-                return _Outcome.REFUSED
+                return _Refused(answer, bundle, self._involved(answer, solution, bundle.chain))
             estimates.append((bundle.chain, answer))
         if self.config.storage.record_batches:
             await asyncio.to_thread(self._planner.record, batch.id, snapshot, intents)
@@ -188,6 +243,12 @@ class Daemon:
             await self._send(bundle)
         return _Outcome.SENT
 
+    def _involved(self, blame: Blame, solution: Solution, chain: int) -> list[str]:
+        """The venues that may be why a bundle of a solution fails on a chain."""
+        if blame.digest and blame.reason != _SHORT:
+            return []
+        return self.market.venues_of(_pools_on(solution, chain))
+
     async def _send(self, bundle: Bundled) -> None:
         """Send a bundle, unless it would pay for locks that are not there."""
         objection = ""
@@ -208,8 +269,11 @@ class Daemon:
     async def _judge(self, record: BundleRecord) -> None:
         """Find out whose fault a failure was; a success makes up for earlier ones."""
         bundle = record.bundle
+        batch = self.ledger.book.batches.get(bundle.batch)
+        pools = _pools_on(batch.solution, bundle.chain) if batch else set()
         if record.state is BundleState.CONFIRMED:
             self._holds.clear(fill.digest for fill in bundle.fills)
+            self.market.trust(pools)
         if record.state not in (BundleState.REVERTED, BundleState.DROPPED) or not bundle.batch:
             return
         try:
@@ -220,7 +284,9 @@ class Daemon:
             await self._punish(answer, bundle)
         elif record.state is BundleState.REVERTED:
             # It cost gas, so somebody has to answer for it, even if it would pass now.
-            await self._punish(Blame(record.detail or record.state.value), bundle)
+            reason = record.detail or record.state.value
+            self.market.doubt(self.market.venues_of(pools), f"a bundle that used it: {reason}")
+            await self._punish(Blame(reason), bundle)
 
     async def _punish(self, blame: Blame, bundle: Bundled) -> None:
         """Hold back whoever made a bundle fail; without a culprit everybody in it is a suspect."""
@@ -242,3 +308,7 @@ class Daemon:
                 await self.ledger.append(
                     Moved(digest, IntentState.REFUSED, now, blame.code, detail)
                 )
+
+
+def _pools_on(solution: Solution, chain: int) -> Collection[str]:
+    return {leg.pool for leg in solution.legs if leg.token_in.chain == chain}

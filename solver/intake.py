@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from solver.config import Config
 from solver.core.batch import Terms
@@ -39,7 +40,7 @@ from solver.core.venue import Snapshot
 from solver.ledger import Ledger
 from solver.market import Market
 from solver.settler import Contracts
-from solver.worker import SolverFailed, Worker
+from solver.worker import PoolFailed, SolverFailed, Worker
 
 FILL_GAS = 140_000
 _PARTS = 100
@@ -160,12 +161,20 @@ class Intake:
             return refusal
         intents = (self.probe(swap),)
         terms = terms_of(intents, snapshot, self.world, self._config)
-        try:
-            return await self._worker.quote(
-                snapshot, intents, terms, self._config.batch.solve_timeout_seconds
-            )
-        except SolverFailed as error:
-            return Rejection("solver_failed", str(error))
+        while True:
+            try:
+                return await self._worker.quote(
+                    snapshot, intents, terms, self._config.batch.solve_timeout_seconds
+                )
+            except PoolFailed as error:
+                # Left out of this answer only: a client must not be able to pause a venue by asking
+                # for an amount that it cannot take.
+                pools = tuple(pool for pool in snapshot.pools if pool.id != error.pool)
+                if len(pools) == len(snapshot.pools):
+                    return Rejection("solver_failed", str(error))
+                snapshot = replace(snapshot, pools=pools)
+            except SolverFailed as error:
+                return Rejection("solver_failed", str(error))
 
     def probe(self, swap: Swap) -> Intent:
         """The order as an intent without a signature."""

@@ -16,7 +16,7 @@ from msgspec import Struct
 
 from solver.chain import Chain, FeeAboveCap, Receipt, Refusal, RpcError, Unreachable, Wallet
 from solver.core import bundle as bundles
-from solver.core.abi import decode_answer, selector
+from solver.core.abi import AbiError, decode_answer, selector
 from solver.core.bundle import CrossFill
 from solver.core.journal import (
     Bundled,
@@ -63,6 +63,27 @@ _BLAMES = {
         ),
     }.items()
     for name in names
+}
+#: Errors of tokens and libraries: the name, and what its arguments are.
+_KNOWN = {
+    selector(f"{name}({','.join(types)})").hex(): (name, types)
+    for name, types in {
+        "Error": ("string",),
+        "Panic": ("uint256",),
+        "ERC20InsufficientBalance": ("address", "uint256", "uint256"),
+        "ERC20InsufficientAllowance": ("address", "uint256", "uint256"),
+        "ERC20InvalidSender": ("address",),
+        "ERC20InvalidReceiver": ("address",),
+        "SafeERC20FailedOperation": ("address",),
+        "AddressEmptyCode": ("address",),
+        "FailedCall": (),
+        "FailedInnerCall": (),
+        "BundleExpired": ("uint256",),
+        "BatchAlreadySettled": ("bytes32",),
+        "NotSolver": ("address",),
+        "ForbiddenTarget": ("address",),
+        "ForbiddenCall": ("bytes4",),
+    }.items()
 }
 _CODES = {"OrderCancelled": "cancelled_on_chain", "FilledElsewhere": "filled_elsewhere"}
 
@@ -140,7 +161,7 @@ class Settler:
     async def check(self, bundle: Bundled) -> Blame | int:
         """The gas that a bundle needs now, or why it would fail."""
         answer = await self._chains[bundle.chain].estimate(self.address, bundle.to, bundle.data)
-        return _blame(answer, bundle) if isinstance(answer, Refusal) else answer
+        return blame_of(answer, bundle) if isinstance(answer, Refusal) else answer
 
     async def execute(self, identity: str) -> BundleRecord:
         """Simulate, sign, write, send and watch one bundle that the ledger knows as built.
@@ -375,14 +396,27 @@ def payment_of(fill: CrossFill, swap: Swap, filled: Fill) -> Payment:
     )
 
 
-def _blame(refusal: Refusal, bundle: Bundled) -> Blame:
+def blame_of(refusal: Refusal, bundle: Bundled) -> Blame:
     """The settlement's own error where there is one: its name and whom it is about."""
     data = refusal.data.removeprefix("0x")
     name = _BLAMES.get(data[:8])
     if name is None or len(data) < 72:
-        return Blame(f"{refusal.reason} {refusal.data}".strip()[:300])
+        return Blame(f"{refusal.reason} {_decoded(data)}".strip()[:300])
     (key,) = decode_answer(["bytes32"], data[8:72])
     named = "0x" + key.hex()
     orders = {payment.order: payment.digest for payment in bundle.payments}
     code = _CODES.get(name, "refused_by_contract")
     return Blame(name, orders.get(named, named), code)
+
+
+def _decoded(data: str) -> str:
+    """Revert data as ``Name(arguments)`` where the error is known, else as it is."""
+    name, types = _KNOWN.get(data[:8], ("", ()))
+    if not name:
+        return f"0x{data}" if data else ""
+    try:
+        values = decode_answer(types, data[8:])
+    except AbiError:
+        return f"0x{data}"
+    words = ("0x" + value.hex() if isinstance(value, bytes) else str(value) for value in values)
+    return f"{name}({', '.join(words)})"

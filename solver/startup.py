@@ -162,6 +162,7 @@ async def _assemble(
     except VenueError as error:
         raise StartError(str(error)) from error
     market = Market(chains, venues, prices, stake, config.limits.venue_timeout_seconds)
+    stack.callback(market.close)
     worker = Worker()
     stack.push_async_callback(worker.stop)
     try:

@@ -11,24 +11,47 @@ import os
 import pickle
 import struct
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 from typing import BinaryIO
 
 from solver.core.batch import Memory, Terms, solve_batch
 from solver.core.pools import ConstantProductPool
 from solver.core.program import ProgramError
-from solver.core.types import ZERO_BYTES32, Infeasible, Intent, Kind, Solution, Swap, TokenId
-from solver.core.venue import Snapshot
+from solver.core.types import (
+    ZERO_BYTES32,
+    Faulty,
+    Infeasible,
+    Intent,
+    Kind,
+    Solution,
+    Swap,
+    TokenId,
+)
+from solver.core.venue import PoolFault, Snapshot, described
 
 _HEADER = struct.Struct(">Q")
 _START_SECONDS = 300.0  # with an empty cache the kernels are compiled at the first start
 _WARM_UNITS = 10**18
+#: Of a question's time; then the child says whose pool it is in, before it is killed.
+_OVERRUN = 0.9
+
+
 Question = tuple[Snapshot, tuple[Intent, ...], Terms]
-Answer = Solution | Infeasible
+Answer = Solution | Infeasible | Faulty
 
 
 class SolverFailed(Exception):
     """No solution: the time ran out, or the solver's process ended. It is running again."""
+
+
+class PoolFailed(SolverFailed):
+    """No solution because of one pool; without it there may be one."""
+
+    def __init__(self, fault: Faulty) -> None:
+        super().__init__(f"{fault.pool}: {fault.reason}")
+        self.pool, self.reason = fault.pool, fault.reason
 
 
 class _Lane:
@@ -67,13 +90,19 @@ class _Lane:
             async with asyncio.timeout(_START_SECONDS):
                 process = await self._ensure()
             async with asyncio.timeout(timeout_seconds):
-                return await _ask(process, question)
+                answer = await _ask(process, question, timeout_seconds)
+            if isinstance(answer, Faulty) and answer.overran:
+                await self._kill()
+            return answer
         except TimeoutError as error:
             await self._kill()
             raise SolverFailed(f"no answer within {timeout_seconds:g} s") from error
         except (OSError, asyncio.IncompleteReadError) as error:
             await self._kill()
             raise SolverFailed("the solver's process ended") from error
+        except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
+            # Nothing was sent. The market refuses such pools; this is for what it cannot see.
+            raise SolverFailed(f"the question cannot be sent: {described(error)}") from error
         except asyncio.CancelledError:
             await self._kill()
             raise
@@ -102,7 +131,7 @@ class _Lane:
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )
-            await _ask(self._process, None)
+            await _ask(self._process, None, _START_SECONDS)
         return self._process
 
 
@@ -153,15 +182,19 @@ class Worker:
 
 
 def _solved(answer: Answer) -> Solution:
+    if isinstance(answer, Faulty):
+        raise PoolFailed(answer)
     if isinstance(answer, Infeasible):
         raise SolverFailed(f"{answer.code}: {answer.detail}")
     return answer
 
 
-async def _ask(process: asyncio.subprocess.Process, question: Question | None) -> Answer:
+async def _ask(
+    process: asyncio.subprocess.Process, question: Question | None, timeout_seconds: float
+) -> Answer:
     assert process.stdin is not None
     assert process.stdout is not None
-    body = pickle.dumps(question, protocol=5)
+    body = pickle.dumps((question, timeout_seconds), protocol=5)
     process.stdin.write(_HEADER.pack(len(body)) + body)
     await process.stdin.drain()
     (size,) = _HEADER.unpack(await process.stdout.readexactly(_HEADER.size))
@@ -177,8 +210,38 @@ def _answer(question: Question | None, memory: Memory) -> Answer:
         return solve_batch(snapshot, intents, terms, memory=memory)
     except ProgramError as error:
         return Infeasible("program", str(error))
+    except PoolFault as error:
+        memory.network = None  # it may be half written
+        return Faulty(error.pool, error.reason)
     except Exception as error:  # a bug costs the batch, not the daemon; it is reported upwards
-        return Infeasible("bug", f"{type(error).__name__}: {error}")
+        memory.network = None
+        trace, frames = error.__traceback__, []
+        while trace is not None:
+            frames.append(trace.tb_frame)
+            trace = trace.tb_next
+        pool = _pool_in(frames, snapshot)
+        if pool:
+            return Faulty(pool, described(error))
+        return Infeasible("bug", described(error))
+
+
+def _pool_in(frames: Sequence[FrameType], snapshot: Snapshot) -> str:
+    """The pool whose method is among the frames, outermost first; empty when there is none.
+
+    Compiled and array code calls pools too, so the place of the call says less than the stack.
+    """
+    kinds = {type(pool) for pool in snapshot.pools}
+    for frame in frames:
+        owner = frame.f_locals.get("self")
+        if owner is not None and type(owner) in kinds:
+            return str(owner.id)
+    return ""
+
+
+def _stack(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
 
 
 def _warm(memory: Memory) -> None:
@@ -231,12 +294,53 @@ def _warm_order(number: int, sold: TokenId, bought: TokenId) -> Intent:
     return Intent(f"0x{number:064x}", swap, "0x")
 
 
-def _read(source: BinaryIO) -> Question | None:
+class _Child:
+    """The process that answers."""
+
+    def __init__(self, answers: BinaryIO) -> None:
+        self._answers = answers
+        self._memory = Memory()
+        self._turn = threading.Lock()
+        self._thread = threading.get_ident()
+        self._number = 0
+
+    def serve(self, question: Question | None, timeout_seconds: float) -> None:
+        """Answer; if a pool does not come back in time, say which, and leave the rest to a kill."""
+        watch = threading.Timer(timeout_seconds * _OVERRUN, self._overrun, (question, self._number))
+        watch.daemon = True
+        watch.start()
+        answer = _answer(question, self._memory)
+        with self._turn:
+            watch.cancel()
+            self._number += 1
+            self._write(answer)
+
+    def refuse(self, reason: str) -> None:
+        """Answer a question that cannot be read."""
+        self._write(Infeasible("unreadable", reason))
+
+    def _overrun(self, question: Question | None, number: int) -> None:
+        with self._turn:
+            if number != self._number:
+                return  # it was answered while this waited for its turn
+            frame = sys._current_frames().get(self._thread)
+            pool = _pool_in([*_stack(frame)][::-1], question[0]) if question else ""
+            if pool:
+                self._write(Faulty(pool, "a swap does not come to an end", True))
+                os._exit(1)
+
+    def _write(self, answer: Answer) -> None:
+        body = pickle.dumps(answer, protocol=5)
+        self._answers.write(_HEADER.pack(len(body)) + body)
+        self._answers.flush()
+
+
+def _read(source: BinaryIO) -> tuple[Question | None, float]:
     header = source.read(_HEADER.size)
     if len(header) < _HEADER.size:
         raise EOFError
     body = source.read(_HEADER.unpack(header)[0])
-    question: Question | None = pickle.loads(body)
+    question: tuple[Question | None, float] = pickle.loads(body)
     return question
 
 
@@ -252,15 +356,16 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)
     _warm(Memory())
-    memory = Memory()
+    child = _Child(answers)
     while True:
         try:
-            question = _read(sys.stdin.buffer)
+            question, timeout_seconds = _read(sys.stdin.buffer)
         except EOFError:
             return
-        body = pickle.dumps(_answer(question, memory), protocol=5)
-        answers.write(_HEADER.pack(len(body)) + body)
-        answers.flush()
+        except Exception as error:  # a pool that only its own daemon can read
+            child.refuse(described(error))
+            continue
+        child.serve(question, timeout_seconds)
 
 
 if __name__ == "__main__":

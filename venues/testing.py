@@ -6,6 +6,7 @@ An adapter's test needs one line: ``pools = await check_venue(venue, reader)``. 
 
 from __future__ import annotations
 
+import pickle
 import random
 from collections.abc import Mapping, Sequence
 from itertools import permutations
@@ -88,6 +89,7 @@ def check_pool(pool: Pool, seed: int = 0, samples: int = 64) -> None:
     """Check one pool in every direction on ``samples`` amounts, small and huge ones among them."""
     chance = random.Random(f"{seed}{pool.id}")
     _must(len(set(pool.tokens)) >= 2, f"{pool.id}: fewer than two tokens")
+    _check_pickle(pool)
     directions = [ends for ends in permutations(pool.tokens, 2) if _trades(pool, *ends)]
     _must(bool(directions), f"{pool.id}: trades in no direction")
     for token_in, token_out in directions:
@@ -96,6 +98,15 @@ def check_pool(pool: Pool, seed: int = 0, samples: int = 64) -> None:
         _check_direction(pool, token_in, token_out, amounts, one_way)
     if isinstance(pool, DeclaresArcs):
         _must(list(pool.arcs()) == list(pool.arcs()), f"{pool.id}: arcs differ from call to call")
+
+
+def _check_pickle(pool: Pool) -> None:
+    """The solver is another process: a pool must get there."""
+    try:
+        copy = pickle.loads(pickle.dumps(pool, protocol=5))
+    except Exception as error:
+        raise Nonconformance(f"{pool.id}: has no pickle: {error}") from error
+    _must(copy.id == pool.id, f"{pool.id}: its pickle is another pool")
 
 
 def _trades(pool: Pool, token_in: TokenId, token_out: TokenId) -> bool:

@@ -27,6 +27,7 @@ from solver.core.venue import (
     Quote,
     Snapshot,
     StatesRoutes,
+    step_of,
 )
 
 NOW, ESCROW, LATER = 0, 1, 2
@@ -166,7 +167,7 @@ def sample(pool: Pool) -> list[LevelsArc]:
                 points = _points(pool, token_in, token_out)
                 levels = _majorant(points)
                 if levels:
-                    gas = pool.swap(token_in, token_out, points[-1][0], Exact.IN).gas
+                    gas = step_of(pool, token_in, token_out, points[-1][0], Exact.IN).gas
                     arcs.append(LevelsArc(token_in, token_out, levels, gas))
     return arcs
 
@@ -175,7 +176,7 @@ def _points(pool: Pool, token_in: TokenId, token_out: TokenId) -> list[tuple[int
     points = [(0, 0)]
     amount = _SAMPLE_START
     for _ in range(_SAMPLES * 2):
-        step = pool.swap(token_in, token_out, amount, Exact.IN)
+        step = step_of(pool, token_in, token_out, amount, Exact.IN)
         if step.amount_out > points[-1][1] and step.amount_in > points[-1][0]:
             points.append((step.amount_in, step.amount_out))
             if len(points) > 2 and step.amount_out < points[-2][1] * 1.01:

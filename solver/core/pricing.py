@@ -19,7 +19,7 @@ from solver.core.graph import Inventory, Node
 from solver.core.intent import max_sell, min_buy
 from solver.core.problem import Batch, Plan, buy_node, sell_node
 from solver.core.types import Exact, Fill, Infeasible, InventoryUse, Kind, Leg, TokenId
-from solver.core.venue import Pool
+from solver.core.venue import Pool, step_of
 
 _WEIGHT = 2**62
 _NEGLIGIBLE = 1e-10
@@ -178,7 +178,7 @@ def replay(route: Route, supply: Mapping[Node, int]) -> Outcome:
                 taken, brought = _use_inventory(edge.source, amount, spent, uses)
             else:
                 pool = pools.get(edge.source.id, edge.source)
-                step = pool.swap(node.token, edge.head.token, amount, Exact.IN)
+                step = step_of(pool, node.token, edge.head.token, amount, Exact.IN)
                 taken, brought = step.amount_in, step.amount_out
                 if taken:
                     pools[pool.id] = step.next_pool
@@ -205,7 +205,7 @@ def _exact_output_cost(route: Route, sell: Node, buy: Node, amount: int) -> int 
     for tail, edge in reversed(path):
         if isinstance(edge.source, Inventory):
             return None
-        step = edge.source.swap(tail.token, edge.head.token, amount, Exact.OUT)
+        step = step_of(edge.source, tail.token, edge.head.token, amount, Exact.OUT)
         if step.amount_out < amount:
             return None
         amount = step.amount_in

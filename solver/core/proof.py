@@ -20,7 +20,7 @@ from solver.core import certificate, graph, pricing, program
 from solver.core.graph import Node
 from solver.core.problem import Batch, Floor, Plan, Problem
 from solver.core.types import BPS, Certificate, Exact, Fill, Kind, Leaf, Leg, TokenId
-from solver.core.venue import Pool, Snapshot
+from solver.core.venue import Pool, Snapshot, step_of
 
 OBJECTIVE = "sum of surplus over the limits, exact-in in the buy token, exact-out in the sell token"
 ONLY_LOWER = "lots, gas and uniform rates only lower what can be had"
@@ -302,7 +302,7 @@ def _replay_cycle(cycle: list[_EdgeKey], start: int, pools: dict[str, Pool]) -> 
     for tail, head, name in cycle:
         if name not in after:
             return ()
-        step = after[name].swap(tail.token, head.token, amount, Exact.IN)
+        step = step_of(after[name], tail.token, head.token, amount, Exact.IN)
         legs.append(Leg(name, tail.token, head.token, step.amount_in, step.amount_out, step.gas))
         after[name] = step.next_pool
         amount = step.amount_out

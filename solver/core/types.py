@@ -245,4 +245,12 @@ class Infeasible(Struct, frozen=True):
     detail: str
 
 
+class Faulty(Struct, frozen=True):
+    """No answer, because a pool raised, gave nonsense, or does not come to an end."""
+
+    pool: str
+    reason: str
+    overran: bool = False
+
+
 JsonObject = dict[str, Any]

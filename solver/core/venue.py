@@ -60,6 +60,14 @@ class ReadError(Exception):
     """A read of the chain failed; the venue is left out of the snapshot with this reason."""
 
 
+class PoolFault(Exception):
+    """A pool raised, or answered what no pool may: its venue's fault, and only its own."""
+
+    def __init__(self, pool: str, reason: str) -> None:
+        super().__init__(f"{pool}: {reason}")
+        self.pool, self.reason = pool, reason
+
+
 class Step(Struct, frozen=True):
     """One swap: exact amounts, gas and the pool as it is afterwards.
 
@@ -178,6 +186,31 @@ class Pool(Protocol):
     def encode(self, leg: Leg) -> Sequence[Call]:
         """The calls that execute ``leg`` for the settlement contract, output to ``receiver``."""
         ...
+
+
+def described(error: BaseException) -> str:
+    """The kind of an exception and its words, which third-party code may fail to give."""
+    try:
+        return f"{type(error).__name__}: {error}"[:300]
+    except Exception:
+        return type(error).__name__
+
+
+def step_of(pool: Pool, token_in: TokenId, token_out: TokenId, amount: int, exact: Exact) -> Step:
+    """A pool's ``swap``, checked: a float or a negative amount would end in somebody's bundle.
+
+    Raises PoolFault.
+    """
+    try:
+        step = pool.swap(token_in, token_out, amount, exact)
+        figures = (step.amount_in, step.amount_out, step.gas)
+    except Exception as error:
+        raise PoolFault(pool.id, described(error)) from error
+    if not all(type(figure) is int and figure >= 0 for figure in figures):
+        raise PoolFault(pool.id, f"a swap of {amount} gives {figures!r}"[:300])
+    if exact is Exact.IN and step.amount_in > amount:
+        raise PoolFault(pool.id, f"a swap of {amount} moves more: {figures!r}"[:300])
+    return step
 
 
 @runtime_checkable

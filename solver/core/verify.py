@@ -13,7 +13,7 @@ from solver.core.graph import ESCROW, Inventory, Node
 from solver.core.intent import max_fee, respects_limit
 from solver.core.problem import buy_node, sell_node
 from solver.core.types import Exact, Fill, Infeasible, Intent, InventoryUse, Kind, Leg
-from solver.core.venue import Pool
+from solver.core.venue import Pool, step_of
 
 
 def verify(
@@ -106,7 +106,7 @@ def _replay(
         tail, head = Node(leg.token_in), Node(leg.token_out)
         if balance.get(tail, 0) < leg.amount_in:
             return Infeasible("overdrawn", f"{leg.token_in} before {leg.pool}")
-        step = pool.swap(leg.token_in, leg.token_out, leg.amount_in, Exact.IN)
+        step = step_of(pool, leg.token_in, leg.token_out, leg.amount_in, Exact.IN)
         if (step.amount_in, step.amount_out) != (leg.amount_in, leg.amount_out):
             return Infeasible("leg_mismatch", f"{leg.pool} gives {step.amount_out}")
         state[leg.pool] = step.next_pool

@@ -6,6 +6,7 @@ read and the code's form is written. Addresses are lower case in the answer.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
@@ -24,6 +25,7 @@ from solver.core.pools import (
     WeightedVersion,
 )
 from solver.core.types import (
+    UINT256_MAX,
     ZERO_BYTES32,
     Intent,
     JsonObject,
@@ -32,7 +34,9 @@ from solver.core.types import (
     Swap,
     TokenId,
 )
-from solver.core.venue import Pool, Snapshot
+from solver.core.venue import Pool, Snapshot, described
+from solver.wire import jsonio
+from solver.wire.jsonio import Invalid
 
 SETTLEMENT_GAS = 106_391
 HOP_GAS = 60_000
@@ -46,6 +50,8 @@ _PIPS = 10**6
 # The engine does not say the spacing of ticks; the factories of Uniswap tie it to the fee.
 _SPACINGS = {100: 1, 500: 10, 2500: 50, 3000: 60, 10_000: 200}
 _PRICE_ATOMS = 10**18
+_HEX = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
 class AuctionToken(Struct, frozen=True, rename="camel"):
@@ -96,20 +102,32 @@ class Problem(Struct, frozen=True):
     unit: str
 
 
-def integer(text: object) -> int:
-    """Decimal or hex, as the engine accepts both."""
-    if isinstance(text, int):
-        return text
-    if not isinstance(text, str):
-        raise ValueError(f"{text!r} is not an integer")
-    return int(text, 16) if text.startswith("0x") else int(text)
+def integer(text: object, pointer: str = "") -> int:
+    """An unsigned integer of 256 bits, decimal or hex as the engine has it. Raises Invalid."""
+    value: int | None = None
+    if isinstance(text, str):
+        is_hex = _HEX.fullmatch(text) is not None
+        value = int(text, 16) if is_hex else jsonio.amount(text)
+    elif isinstance(text, int) and not isinstance(text, bool) and 0 <= text <= UINT256_MAX:
+        value = text
+    if value is None:
+        detail = f"{str(text)[:40]!r} is not an unsigned integer of 256 bits"
+        raise Invalid("bad_amount", detail, pointer)
+    return value
+
+
+def _positive(text: object, pointer: str) -> int:
+    value = integer(text, pointer)
+    if value == 0:
+        raise Invalid("zero_amount", "must be positive", pointer)
+    return value
 
 
 def to_core(auction: Auction, chain: int, snapshot_hash: str) -> Problem:
-    """Raises ValueError or KeyError with the field when a value has the wrong form."""
+    """Raises Invalid, which names the place, when a value has the wrong form."""
     warnings: list[str] = []
     pools: list[Pool] = []
-    for entry in auction.liquidity:
+    for number, entry in enumerate(auction.liquidity):
         kind = str(entry.get("kind"))
         build = _KINDS.get(kind.lower())
         if build is None:
@@ -119,10 +137,13 @@ def to_core(auction: Auction, chain: int, snapshot_hash: str) -> Problem:
             pools.append(build(entry, chain, f"{entry['id']}#{len(pools)}"))
         except _Unsupported as reason:
             warnings.append(f"liquidity {entry['id']!r} of kind {kind!r} is left out: {reason}")
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            detail = f"liquidity of kind {kind!r}: {described(error)}"
+            raise Invalid("bad_pool", detail, f"/liquidity/{number}") from error
     prices: dict[TokenId, float] = {}
     for address, token in auction.tokens.items():
         if token.reference_price:
-            wei = integer(token.reference_price)
+            wei = integer(token.reference_price, f"/tokens/{jsonio.escape(address)}/referencePrice")
             prices[TokenId(chain, address.lower())] = wei / _PRICE_ATOMS
     unit = "native wei at the auction's reference prices"
     if not prices and auction.orders:
@@ -131,7 +152,11 @@ def to_core(auction: Auction, chain: int, snapshot_hash: str) -> Problem:
         prices[numeraire] = 1.0
         unit = f"base units of {numeraire}, because the auction has no reference prices"
     snapshot = Snapshot({}, tuple(pools), prices, {}, {}, {}, "auction", snapshot_hash)
-    intents = tuple(_intent(order, chain) for order in auction.orders)
+    for address, token in auction.tokens.items():
+        integer(token.available_balance, f"/tokens/{jsonio.escape(address)}/availableBalance")
+    intents = tuple(
+        _intent(order, chain, f"/orders/{number}") for number, order in enumerate(auction.orders)
+    )
     return Problem(auction, snapshot, intents, tuple(warnings), unit)
 
 
@@ -260,8 +285,14 @@ _KINDS: dict[str, Callable[[JsonObject, int, str], Pool]] = {
 }
 
 
-def _intent(order: AuctionOrder, chain: int) -> Intent:
-    sell, buy = integer(order.sell_amount), integer(order.buy_amount)
+def _intent(order: AuctionOrder, chain: int, pointer: str) -> Intent:
+    sell = _positive(order.sell_amount, f"{pointer}/sellAmount")
+    buy = _positive(order.buy_amount, f"{pointer}/buyAmount")
+    for name, address in (("sellToken", order.sell_token), ("buyToken", order.buy_token)):
+        if not _ADDRESS.fullmatch(address):
+            raise Invalid("bad_hex", "not 0x and 40 hex digits", f"{pointer}/{name}")
+    if order.kind not in ("sell", "buy"):
+        raise Invalid("invalid_field", f"{order.kind!r} is no kind", f"{pointer}/kind")
     swap = Swap(
         owner=order.owner.lower(),
         account=ZERO_BYTES32,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -28,12 +29,25 @@ from solver.core.pools import (
     WeightedPool,
     WeightedVersion,
 )
-from solver.core.types import BPS, JsonObject, Kind, Rejection, Swap, Token, TokenId
+from solver.core.types import BPS, UINT256_MAX, JsonObject, Kind, Rejection, Swap, Token, TokenId
 from solver.core.types import Intent as CoreIntent
-from solver.core.venue import BlockRef, Pool, Quote, Snapshot, StatesRoutes
-from solver.wire.jsonio import Address, Amount, Asset, Digest, Uint64, amount
+from solver.core.venue import BlockRef, Pool, Quote, Snapshot, StatesRoutes, described
+from solver.wire.jsonio import (
+    Address,
+    Amount,
+    Asset,
+    Digest,
+    Invalid,
+    Uint64,
+    amount,
+    escape,
+    invalid,
+    positive,
+    whole,
+)
 
 FORMAT = "thalweg.instance/1"
+_MAX_FIGURE = 60
 
 
 class InstanceChain(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -148,11 +162,14 @@ def swap_from_core(swap: Swap) -> JsonObject:
 
 
 def terms_to_core(instance: Instance) -> Terms:
-    """The terms of the file."""
+    """The terms of the file. Raises Invalid."""
     terms = instance.terms
+    for name, bps in (("maxImpactBps", terms.max_impact_bps), ("capitalBps", terms.capital_bps)):
+        if not 0 <= bps <= BPS:
+            raise Invalid("bad_integer", f"not in [0, {BPS}]", f"/terms/{name}")
     return Terms(
-        {digest: int(fee) for digest, fee in terms.fees.items()},
-        float(terms.gas_value),
+        {digest: whole(fee, f"/terms/fees/{escape(digest)}") for digest, fee in terms.fees.items()},
+        _figure(terms.gas_value, "/terms/gasValue"),
         terms.max_impact_bps,
         terms.capital_bps,
     )
@@ -345,13 +362,18 @@ def _texts(values: Sequence[int]) -> list[str]:
 
 
 def to_core(instance: Instance) -> tuple[Snapshot, tuple[CoreIntent, ...], tuple[str, ...]]:
-    """Snapshot, intents and warnings. Raises ValueError with the place of what is wrong."""
+    """Snapshot, intents and warnings. Raises Invalid with the place of what is wrong."""
     if instance.format != FORMAT:
-        raise ValueError(f"format is {instance.format!r}, expected {FORMAT!r}")
+        raise Invalid(
+            "wrong_format", f"format is {instance.format!r}, expected {FORMAT!r}", "/format"
+        )
     warnings: list[str] = []
     pools: list[Pool] = []
     for number, entry in enumerate(instance.pools):
-        pool = _pool(entry, number)
+        try:
+            pool = _pool(entry, number)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
+            raise Invalid("bad_pool", described(error), f"/pools/{number}") from error
         if pool is None:
             warnings.append(f"pool {number} of kind {entry.get('kind')!r} is not supported")
         else:
@@ -361,16 +383,25 @@ def to_core(instance: Instance) -> tuple[Snapshot, tuple[CoreIntent, ...], tuple
         _intent(entry, f"/intents/{number}", settlements)
         for number, entry in enumerate(instance.intents)
     )
-    tokens = {TokenId(a.chain_id, a.address.lower()): a for a in instance.assets}
+    prices: dict[TokenId, float] = {}
+    inventory: dict[TokenId, int] = {}
+    for number, asset in enumerate(instance.assets):
+        token, place = TokenId(asset.chain_id, asset.address.lower()), f"/assets/{number}"
+        if asset.price:
+            prices[token] = _figure(asset.price, f"{place}/price")
+        inventory[token] = whole(asset.inventory, f"{place}/inventory")
     snapshot = Snapshot(
         {
             c.chain_id: BlockRef(c.chain_id, c.block_number, c.block_hash, c.block_time)
             for c in instance.chains
         },
         tuple(pools),
-        {token: float(asset.price) for token, asset in tokens.items() if asset.price},
-        {token: int(asset.inventory) for token, asset in tokens.items() if int(asset.inventory)},
-        {c.chain_id: int(c.gas_price_wei) for c in instance.chains},
+        prices,
+        {token: held for token, held in inventory.items() if held},
+        {
+            c.chain_id: whole(c.gas_price_wei, f"/chains/{k}/gasPriceWei")
+            for k, c in enumerate(instance.chains)
+        },
         {},
         instance.price_source,
         instance.seed,
@@ -379,14 +410,24 @@ def to_core(instance: Instance) -> tuple[Snapshot, tuple[CoreIntent, ...], tuple
 
 
 def _intent(entry: InstanceIntent, pointer: str, settlements: dict[int, str]) -> CoreIntent:
-    document = msgspec.convert(entry.swap, SwapDocument)
+    try:
+        document = msgspec.convert(entry.swap, SwapDocument)
+    except msgspec.ValidationError as error:
+        refusal = invalid(str(error))
+        raise Invalid(refusal.code, refusal.detail, f"{pointer}/swap{refusal.pointer}") from error
     swap = swap_to_core(document, f"{pointer}/swap")
     if isinstance(swap, Rejection):
-        raise ValueError(f"{swap.pointer}: {swap.detail}")
+        raise Invalid(swap.code, swap.detail, swap.pointer)
+    positive(document.sell_amount, f"{pointer}/swap/sellAmount")
+    positive(document.buy_amount, f"{pointer}/swap/buyAmount")
     if swap.sell_chain not in settlements:
-        raise ValueError(f"{pointer}: chain {swap.sell_chain} is not among the chains")
+        detail = f"chain {swap.sell_chain} is not among the chains"
+        raise Invalid("wrong_chain", detail, f"{pointer}/swap/sellChain")
+    filled = whole(entry.filled, f"{pointer}/filled")
+    if filled >= swap.total:
+        raise Invalid("bad_amount", "nothing is left to fill", f"{pointer}/filled")
     digest = digest_of(swap, settlements[swap.sell_chain])
-    return CoreIntent(digest, swap, entry.signature, int(entry.filled))
+    return CoreIntent(digest, swap, entry.signature, filled)
 
 
 def _token(text: str) -> TokenId:
@@ -394,8 +435,27 @@ def _token(text: str) -> TokenId:
     return TokenId(int(chain), address.lower())
 
 
+def _figure(text: str, pointer: str) -> float:
+    """A finite float that is not negative, from a decimal string."""
+    try:
+        value = float(text) if len(text) <= _MAX_FIGURE else math.nan
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value < math.inf:
+        raise Invalid("bad_number", "not a decimal number of at least 0", pointer)
+    return value
+
+
+def _natural(value: object) -> int:
+    """An amount of a pool, as a JSON integer or a canonical decimal string."""
+    found = amount(value) if isinstance(value, str) else value
+    if not isinstance(found, int) or isinstance(found, bool) or not 0 <= found <= UINT256_MAX:
+        raise ValueError(f"{str(value)[:40]!r} is not an unsigned integer of 256 bits")
+    return found
+
+
 def _pool(entry: JsonObject, number: int) -> Pool | None:
-    name, gas = str(entry.get("id", number)), int(entry.get("gas", 0))
+    name, gas = str(entry.get("id", number)), _natural(entry.get("gas", 0))
     kind = entry.get("kind")
     if kind == "constantProduct":
         (token0, token1), (reserve0, reserve1) = entry["tokens"], entry["reserves"]
@@ -403,10 +463,10 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
             id=name,
             token0=_token(token0),
             token1=_token(token1),
-            reserve0=int(reserve0),
-            reserve1=int(reserve1),
-            fee_num=int(entry["feeNum"]),
-            fee_den=int(entry["feeDen"]),
+            reserve0=_natural(reserve0),
+            reserve1=_natural(reserve1),
+            fee_num=_natural(entry["feeNum"]),
+            fee_den=_natural(entry["feeDen"]),
             gas=gas,
         )
     if kind == "orderBook":
@@ -414,30 +474,30 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
             id=name,
             base=_token(entry["base"]),
             quote=_token(entry["quote"]),
-            lot_size=int(entry["lotSize"]),
-            taker_fee_bps=int(entry["takerFeeBps"]),
-            bids=tuple(Level(int(price), int(lots)) for price, lots in entry["bids"]),
-            asks=tuple(Level(int(price), int(lots)) for price, lots in entry["asks"]),
+            lot_size=_natural(entry["lotSize"]),
+            taker_fee_bps=_natural(entry["takerFeeBps"]),
+            bids=tuple(Level(_natural(price), _natural(lots)) for price, lots in entry["bids"]),
+            asks=tuple(Level(_natural(price), _natural(lots)) for price, lots in entry["asks"]),
             gas=gas,
-            gas_per_level=int(entry.get("gasPerLevel", 0)),
+            gas_per_level=_natural(entry.get("gasPerLevel", 0)),
         )
     if kind == "limitOrder":
         return LimitOrderPool(
             id=name,
             maker_token=_token(entry["makerToken"]),
             taker_token=_token(entry["takerToken"]),
-            maker_amount=int(entry["makerAmount"]),
-            taker_amount=int(entry["takerAmount"]),
+            maker_amount=_natural(entry["makerAmount"]),
+            taker_amount=_natural(entry["takerAmount"]),
             gas=gas,
         )
     if kind == "bridge":
         quote = Quote(
             _token(entry["tokenIn"]),
             _token(entry["tokenOut"]),
-            int(entry["fixedFee"]),
-            int(entry["feeBps"]),
-            int(entry["capacity"]),
-            int(entry["delaySeconds"]),
+            _natural(entry["fixedFee"]),
+            _natural(entry["feeBps"]),
+            _natural(entry["capacity"]),
+            _natural(entry["delaySeconds"]),
         )
         return RoutePool(id=name, quote=quote)
     if kind == "concentrated":
@@ -447,9 +507,9 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
             id=name,
             wrapped=_token(entry["wrapped"]),
             underlying=_token(entry["underlying"]),
-            rate=int(entry["rate"]),
-            wrapped_left=int(entry["wrappedLeft"]),
-            underlying_left=int(entry["underlyingLeft"]),
+            rate=_natural(entry["rate"]),
+            wrapped_left=_natural(entry["wrappedLeft"]),
+            underlying_left=_natural(entry["underlyingLeft"]),
             gas=gas,
         )
     if kind in ("weighted", "stable", "curve", "gyro"):
@@ -459,20 +519,20 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
 
 def _concentrated(entry: JsonObject, name: str, gas: int) -> ConcentratedPool:
     token0, token1 = entry["tokens"]
-    spacing = int(entry["tickSpacing"])
+    spacing = _natural(entry["tickSpacing"])
     nets = {int(tick): int(net) for tick, net in entry["liquidityNet"].items()}
     return ConcentratedPool(
         id=name,
         token0=_token(token0),
         token1=_token(token1),
-        fee_pips=int(entry["feePips"]),
+        fee_pips=_natural(entry["feePips"]),
         tick_spacing=spacing,
-        sqrt_price_x96=int(entry["sqrtPriceX96"]),
+        sqrt_price_x96=_natural(entry["sqrtPriceX96"]),
         tick=int(entry["tick"]),
-        liquidity=int(entry["liquidity"]),
+        liquidity=_natural(entry["liquidity"]),
         ticks=TickMap.of(nets, spacing),
         gas=gas,
-        gas_per_tick=int(entry["gasPerTick"]),
+        gas_per_tick=_natural(entry["gasPerTick"]),
     )
 
 
@@ -481,7 +541,7 @@ def _pool_of_coins(entry: JsonObject, kind: str, name: str, gas: int) -> Pool:
     lists = ["balances", "rates", *(["scaling"] if kind != "curve" else [])]
     lists += ["weights"] if kind == "weighted" else []
     values = {field: _integers(entry, field, len(coins)) for field in lists}
-    fee = int(entry["fee"])
+    fee = _natural(entry["fee"])
     if kind == "weighted":
         return WeightedPool(
             id=name,
@@ -489,7 +549,7 @@ def _pool_of_coins(entry: JsonObject, kind: str, name: str, gas: int) -> Pool:
             fee=fee,
             version=WeightedVersion(entry["version"]),
             gas=gas,
-            trade_limit=int(entry["tradeLimit"]),
+            trade_limit=_natural(entry["tradeLimit"]),
             **values,
         )
     if kind == "stable":
@@ -497,18 +557,18 @@ def _pool_of_coins(entry: JsonObject, kind: str, name: str, gas: int) -> Pool:
         return StablePool(
             id=name,
             coins=coins,
-            amp=int(entry["amp"]),
+            amp=_natural(entry["amp"]),
             fee=fee,
             version=StableVersion(entry["version"]),
             gas=gas,
-            surge=None if surge is None else Surge(int(surge[0]), int(surge[1])),
+            surge=None if surge is None else Surge(_natural(surge[0]), _natural(surge[1])),
             **values,
         )
     if kind == "curve":
         return CurvePool(
             id=name,
             coins=coins,
-            amp=int(entry["amp"]),
+            amp=_natural(entry["amp"]),
             fee=fee,
             variant=CurveVariant(entry["variant"]),
             gas=gas,
@@ -534,7 +594,7 @@ def _ellipse(entry: JsonObject) -> EclpParameters:
 
 
 def _integers(entry: JsonObject, field: str, count: int) -> tuple[int, ...]:
-    values = tuple(int(value) for value in entry[field])
+    values = tuple(_natural(value) for value in entry[field])
     if len(values) != count:
         raise ValueError(f"{entry.get('id')}: {len(values)} {field} for {count} coins")
     return values

@@ -41,6 +41,14 @@ Uint64 = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": 2**64 -
 MAX_NESTING = 64
 
 
+class Invalid(ValueError):
+    """A value of a file that cannot be used, with the pointer to it."""
+
+    def __init__(self, code: str, detail: str, pointer: str) -> None:
+        super().__init__(detail)
+        self.code, self.detail, self.pointer = code, detail, pointer
+
+
 class _NotCanonical(ValueError):
     """A key that occurs twice, of which msgspec would keep the last one silently, or a ``-0``."""
 
@@ -62,13 +70,16 @@ def decode(body: bytes, shape: type[T], max_bytes: int) -> T | Rejection:
     except _NotCanonical:
         return _located(text)
     except msgspec.ValidationError as error:
-        return _invalid(str(error))
+        return invalid(str(error))
     except (msgspec.DecodeError, ValueError) as error:
         return Rejection("bad_json", str(error))
 
 
-def _invalid(message: str) -> Rejection:
-    """msgspec names the object around a missing or unknown field; the pointer names the field."""
+def invalid(message: str) -> Rejection:
+    """A refusal from msgspec's words.
+
+    It names the object around a missing or unknown field; the pointer names the field.
+    """
     reason, _, path = message.rpartition(" - at `$") if " - at `$" in message else (message, "", "")
     pointer = _pointer(path.removesuffix("`"))
     field = _FIELD.fullmatch(reason)
@@ -152,6 +163,22 @@ def escape(key: str) -> str:
 def _pointer(path: str) -> str:
     """msgspec's ``.a.b[0]`` as a JSON pointer ``/a/b/0``."""
     return path.replace("[", "/").replace("]", "").replace(".", "/")
+
+
+def positive(text: str, pointer: str) -> int:
+    """A canonical amount that is not zero. Raises Invalid."""
+    value = whole(text, pointer)
+    if value == 0:
+        raise Invalid("zero_amount", "must be positive", pointer)
+    return value
+
+
+def whole(text: str, pointer: str) -> int:
+    """A canonical amount. Raises Invalid."""
+    value = amount(text)
+    if value is None:
+        raise Invalid("bad_amount", "not a canonical decimal below 2^256", pointer)
+    return value
 
 
 def amount(text: str) -> int | None:

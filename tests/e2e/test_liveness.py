@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,19 @@ from eth_account.typed_transactions.typed_transaction import TypedTransaction
 from hexbytes import HexBytes
 from msgspec.structs import replace
 
-from solver import devnet
-from solver.chain import Unreachable
+from solver import devnet, startup
+from solver.chain import Refusal, Unreachable
 from solver.core.abi import encode_call
 from solver.core.journal import Bundled
 from solver.core.lifecycle import BundleState
-from solver.core.types import Intent, Solution
+from solver.core.types import Intent, Solution, TokenId
+from solver.core.venue import Pool, Reader, Venue
 from solver.daemon import Daemon
+from solver.market import build_venue
 from solver.service import serving
-from solver.settler import Blame
+from solver.settler import Blame, blame_of
 from solver.startup import running
+from tests.bad_pools import BadPool
 from tests.e2e.make import (
     HERE,
     THERE,
@@ -35,6 +38,7 @@ from tests.e2e.make import (
     ticks,
     transact,
 )
+from tests.make import pair
 
 pytestmark = pytest.mark.xdist_group("daemon")
 
@@ -399,3 +403,64 @@ async def test_no_key_in_a_url_is_told_to_anybody(
     bodies += (tmp_path / "ledger.db").read_bytes().decode(errors="replace")
     assert "127.0.0.1" in bodies
     assert key not in bodies
+
+
+async def test_a_lying_venue_answers_for_it_and_not_the_orders(tmp_path: Path) -> None:
+    """It quotes a pair without the pair's fee: every bundle that uses it fails."""
+    base = config_in(tmp_path)
+    honest = next(venue for venue in base.venue if venue.name == "pairs")
+    options = {"pairs": ["devnet:WETH-USDC-30"], "fee_bps": 0}
+    liar = replace(honest, name="liar", options=options)
+    async with running(replace(base, venue=(*base.venue, liar))) as daemon:
+        digest = await submit(daemon, 0, amount=5 * 10**18)
+        await daemon.tick()
+        assert states_of(daemon, digest) == ["settled"]
+        said = {status.name: status.reason for status in daemon.market.statuses}
+        assert said.pop("liar").startswith("a bundle failed with it and not without it")
+        assert not any(said.values())
+        later = await submit(daemon, 1, amount=5 * 10**18)
+        await daemon.tick()
+        assert states_of(daemon, later) == ["settled"]
+
+
+async def test_a_venue_whose_pools_break_in_the_solver_stops_no_tick(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+
+    class Breaking:
+        """A venue whose pool is sound in small and raises in large."""
+
+        name, chain = "breaking", HERE
+
+        async def pools(self, reader: Reader) -> list[Pool]:
+            sold, bought = (self.addresses[symbol] for symbol in ("WETH", "USDC"))
+            ends = TokenId(HERE, sold), TokenId(HERE, bought)
+            return [BadPool("raise", pool=pair("bad", *ends, 10**20, 10**12))]
+
+        def __init__(self, addresses: Mapping[str, str]) -> None:
+            self.addresses = addresses
+
+    def building(name: str, *rest: Any) -> Venue:
+        return Breaking(rest[-1]) if name == "breaking" else build_venue(name, *rest)
+
+    monkeypatch.setattr(startup, "build_venue", building)
+    base = config_in(tmp_path)
+    breaking = replace(base.venue[0], name="breaking")
+    async with running(replace(base, venue=(*base.venue, breaking))) as daemon:
+        digest = await submit(daemon, 0, amount=2 * 10**19, limit=1)
+        probe = daemon.intake.probe(record_of(daemon, digest).intent.swap)
+        quoted = await daemon.intake.quote(probe.swap)
+        assert isinstance(quoted, Solution) and quoted.fills
+        assert not any(status.reason for status in daemon.market.statuses)
+        await daemon.tick()
+        assert states_of(daemon, digest) == ["settled"]
+        said = {status.name: status.reason for status in daemon.market.statuses if status.reason}
+        assert said == {"breaking": "bad: RuntimeError: boom"}
+
+
+def test_known_errors_of_tokens_are_words() -> None:
+    owner, bundle = "0x" + "11" * 20, Bundled("b", "", "settle", HERE, "", "", 0, 0, 0.0)
+    data = encode_call("ERC20InsufficientBalance(address,uint256,uint256)", owner, 1, 2)
+    blame = blame_of(Refusal("execution reverted", data), bundle)
+    assert blame.reason == f"execution reverted ERC20InsufficientBalance({owner}, 1, 2)"
+    assert blame_of(Refusal("reverted", "0x12345678"), bundle).reason == "reverted 0x12345678"

@@ -105,6 +105,72 @@ def test_bad_files_get_one_line_and_exit_2(tmp_path: Path, document: object) -> 
     assert result.stderr.count("\n") == 1
 
 
+def auction(**order: object) -> dict[str, Any]:
+    whole = {
+        "uid": "0x01", "sellToken": A.address, "buyToken": B.address, "sellAmount": "1000",
+        "buyAmount": "900", "kind": "sell", "partiallyFillable": False,
+    }  # fmt: skip
+    return {"tokens": {}, "orders": [{**whole, **order}], "liquidity": [], "effectiveGasPrice": "1"}
+
+
+def natively(field: str, value: object) -> dict[str, Any]:
+    return spoilt(["intents", 0, "swap", field], value)
+
+
+@pytest.mark.parametrize(
+    ("document", "code", "pointer"),
+    [
+        (natively("sellAmount", "0"), "zero_amount", "/intents/0/swap/sellAmount"),
+        (natively("buyAmount", "0"), "zero_amount", "/intents/0/swap/buyAmount"),
+        (natively("sellAmount", "-5"), "bad_amount", "/intents/0/swap/sellAmount"),
+        (natively("sellAmount", "9" * 5_000), "bad_amount", "/intents/0/swap/sellAmount"),
+        (natively("sellAmount", 5), "invalid_field", "/intents/0/swap/sellAmount"),
+        (spoilt(["intents", 0, "filled"], "-1"), "bad_amount", "/intents/0/filled"),
+        (spoilt(["intents", 0, "filled"], str(UNIT)), "bad_amount", "/intents/0/filled"),
+        (spoilt(["assets", 0, "price"], "nan"), "bad_number", "/assets/0/price"),
+        (spoilt(["assets", 1, "inventory"], "1e3"), "bad_amount", "/assets/1/inventory"),
+        (spoilt(["chains", 0, "gasPriceWei"], "-1"), "bad_amount", "/chains/0/gasPriceWei"),
+        (instance(pools=[{"kind": "constantProduct"}]), "bad_pool", "/pools/0"),
+        (
+            instance(
+                pools=[
+                    {
+                        "kind": "constantProduct",
+                        "tokens": [str(A), str(B)],
+                        "reserves": ["-5", "9" * 5_000],
+                        "feeNum": 3,
+                        "feeDen": 1000,
+                    }
+                ]
+            ),
+            "bad_pool",
+            "/pools/0",
+        ),
+        (auction(sellAmount="0"), "zero_amount", "/orders/0/sellAmount"),
+        (auction(buyAmount="0x0"), "zero_amount", "/orders/0/buyAmount"),
+        (auction(sellAmount="-5"), "bad_amount", "/orders/0/sellAmount"),
+        (auction(sellAmount="9" * 5_000), "bad_amount", "/orders/0/sellAmount"),
+        (auction(sellAmount="1_000"), "bad_amount", "/orders/0/sellAmount"),
+        (auction(sellAmount="0x" + "f" * 65), "bad_amount", "/orders/0/sellAmount"),
+        (auction(sellToken="0x12"), "bad_hex", "/orders/0/sellToken"),
+        (auction(kind="give"), "invalid_field", "/orders/0/kind"),
+        (
+            {**auction(), "liquidity": [{"kind": "constantProduct", "id": "0"}]},
+            "bad_pool",
+            "/liquidity/0",
+        ),
+    ],
+)
+def test_a_bad_value_of_a_file_has_a_pointer(
+    tmp_path: Path, document: object, code: str, pointer: str
+) -> None:
+    result = run(tmp_path, document, "--json")
+    assert result.exit_code == EXIT_BAD_INPUT, result.output
+    problem = json.loads(result.stdout)
+    assert (problem["code"], problem["pointer"]) == (code, pointer)
+    assert len(result.stderr) < 300 and result.stderr.count("\n") == 1
+
+
 def test_a_missing_file_is_named() -> None:
     result = CliRunner().invoke(app, ["solve", "nowhere.json"])
     assert result.exit_code == EXIT_BAD_INPUT

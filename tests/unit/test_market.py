@@ -13,6 +13,7 @@ from solver.chain import Unreachable
 from solver.core.types import TokenId
 from solver.core.venue import BlockRef, LevelsArc, Pool, Reader
 from solver.market import Market, PriceList, Stake, VenueError, build_venue, installed_kinds
+from tests.bad_pools import BadPool
 from tests.make import UNIT, A, B, pair
 
 BLOCK = BlockRef(1, 7, "0x" + "ab" * 32, 1_000)
@@ -96,10 +97,34 @@ def raises() -> list[Pool]:
     raise RuntimeError("the indexer is down")
 
 
+def leaves() -> list[Pool]:
+    raise SystemExit("goodbye")
+
+
+def blocks() -> list[Pool]:
+    time.sleep(1.0)  # not awaited
+    return good()
+
+
+def unpicklable() -> list[Any]:
+    class Local(BadPool, frozen=True):
+        """A class that no other process can find."""
+
+    return [Local("raise")]
+
+
 FAR = TokenId(9, "0x" + "a" * 40)
 NONSENSE: list[tuple[Any, str]] = [
     (raises, "RuntimeError: the indexer is down"),
-    (lambda: asyncio.sleep(60), "no answer within 0.05 s"),
+    (lambda: asyncio.sleep(60), "no answer within 0.3 s"),
+    (blocks, "no answer within 0.3 s"),
+    (leaves, "SystemExit: goodbye"),
+    (unpicklable, "no pickle"),
+    (lambda: [BadPool("raise", threshold=0)], "RuntimeError: boom"),
+    (lambda: [BadPool("loop", threshold=10**18)], "no answer within 0.3 s"),
+    (lambda: [BadPool("float", threshold=10**18)], "a swap of 1000000000000000000 gives"),
+    (lambda: [BadPool("negative", threshold=10**18)], "gives"),
+    (lambda: [BadPool("raise", id=7)], "is no text"),  # type: ignore[arg-type]  # on purpose
     (lambda: None, "TypeError"),
     (lambda: [object()], "object is not a pool"),
     (lambda: good() * 2, "occurs twice"),
@@ -114,7 +139,7 @@ def market(*venues: Scripted, prices_at: float | None = None) -> Market:
     at = time.time() if prices_at is None else prices_at
     prices = PriceList("test", at, 60.0, {A: 1e-18})
     chain: Any = QuietChain()
-    return Market({1: chain}, listed, prices, Stake("0x" + "00" * 20, {}, ()), 0.05)
+    return Market({1: chain}, listed, prices, Stake("0x" + "00" * 20, {}, ()), 0.3)
 
 
 @pytest.mark.parametrize(("act", "reason"), NONSENSE)
@@ -148,13 +173,75 @@ async def test_a_venue_that_keeps_failing_is_paused() -> None:
     for _ in range(6):
         snapshot = await asked.refresh()
     assert venue.calls == 3
-    assert "paused" in snapshot.excluded["bad"]
+    assert snapshot.excluded["bad"] == (
+        "paused, it failed 3 times: RuntimeError: the indexer is down"
+    )
+
+
+async def test_a_stuck_adapter_stops_nothing_and_is_asked_again_when_it_is_free() -> None:
+    acts = iter([blocks, good, good, good, good, good, good, good])
+    stuck = Scripted("stuck", lambda: next(acts)())
+    asked = market(stuck)
+    beats = 0
+
+    async def beat() -> None:
+        nonlocal beats
+        while True:
+            await asyncio.sleep(0.01)
+            beats += 1
+
+    beating = asyncio.create_task(beat())
+    await asked.refresh()
+    assert beats > 5  # the loop of the daemon went on while the adapter slept
+    snapshot = await asked.refresh()
+    assert "still busy" in snapshot.excluded["stuck"]
+    beating.cancel()
+    await asyncio.sleep(1.0)
+    assert "stuck" not in (await asked.refresh()).excluded
+
+
+async def test_a_looping_adapter_is_taken_out_of_its_loop() -> None:
+    def loops() -> list[Pool]:
+        while True:
+            pass
+
+    acts = iter([loops, good, good])
+    asked = market(Scripted("loops", lambda: next(acts)()))
+    await asked.refresh()
+    await asked.refresh()  # notices that it is still busy
+    await asyncio.sleep(0.1)
+    assert "loops" not in (await asked.refresh()).excluded
+
+
+async def test_what_shows_later_pauses_a_venue_longer_each_time() -> None:
+    asked = market(Scripted("first", good))
+    snapshot = await asked.refresh()
+    assert asked.venues_of(["good", "unknown"]) == ["first"]
+    assert asked.without(snapshot, ["first"], "why").pools == ()
+    asked.doubt(["first"], "maybe")
+    asked.doubt(["first"], "maybe")
+    asked.trust(["good"])
+    asked.doubt(["first"], "maybe")
+    assert not (await asked.refresh()).excluded
+    asked.accuse(["first"], "its quote is not what it does")
+    assert asked.standing(snapshot).pools == ()
+    assert asked.statuses[0].reason == "its quote is not what it does"
+    said = "paused, it failed once: its quote is not what it does"
+    assert (await asked.refresh()).excluded == {"first": said}
 
 
 async def test_two_venues_cannot_claim_one_pool() -> None:
     snapshot = await market(Scripted("first", good), Scripted("second", good)).refresh()
     assert [pool.id for pool in snapshot.pools] == ["good"]
     assert "belongs to another venue" in snapshot.excluded["second"]
+
+
+async def test_a_venue_with_a_foreign_pool_shows_why_it_is_left_out() -> None:
+    asked = market(Scripted("first", good), Scripted("second", good))
+    await asked.refresh()
+    assert [(status.name, status.pools, bool(status.reason)) for status in asked.statuses] == [
+        ("first", 1, False), ("second", 0, True),
+    ]  # fmt: skip
 
 
 async def test_stale_prices_value_nothing() -> None:

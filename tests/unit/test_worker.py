@@ -14,8 +14,9 @@ from msgspec import Struct
 
 from solver.core.batch import Terms
 from solver.core.types import Intent
-from solver.core.venue import Snapshot
-from solver.worker import SolverFailed, Worker
+from solver.core.venue import Pool, Snapshot
+from solver.worker import PoolFailed, SolverFailed, Worker
+from tests.bad_pools import BadPool, Declaring
 from tests.make import UNIT, A, B, pair, signed, snapshot, swap
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -34,6 +35,16 @@ def children() -> set[int]:
 
 def is_worker(pid: int) -> bool:
     return b"solver.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+async def stopped(pid: int) -> None:
+    """Until the kernel says that every thread of a process stands still."""
+    tasks = Path(f"/proc/{pid}/task")
+    for _ in range(1_000):
+        states = [(task / "stat").read_text().rpartition(")")[2] for task in tasks.iterdir()]
+        if all(state.split()[0] == "T" for state in states):
+            return
+        await asyncio.sleep(0.005)
 
 
 class Started(Struct, frozen=True):
@@ -72,6 +83,8 @@ async def test_who_goes_away_costs_nobody_a_process(started: Started) -> None:
     for pid in quotes:
         os.kill(pid, signal.SIGSTOP)
     try:
+        # SIGSTOP is not instant: of what is asked until it works, all is answered.
+        await asyncio.gather(*(stopped(pid) for pid in quotes))
         asked, waiting = (
             asyncio.create_task(worker.quote(*QUESTION, PATIENCE_SECONDS)) for _ in "ab"
         )
@@ -85,6 +98,41 @@ async def test_who_goes_away_costs_nobody_a_process(started: Started) -> None:
             os.kill(pid, signal.SIGCONT)
     assert (await worker.quote(*QUESTION, PATIENCE_SECONDS)).fills
     assert children() == before
+
+
+@pytest.mark.parametrize("kind", [BadPool, Declaring])
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [("raise", "RuntimeError: boom"), ("float", "gives"), ("negative", "gives")],
+)
+@pytest.mark.parametrize("count", [1, 2])
+async def test_a_pool_that_breaks_in_the_solver_is_named(
+    started: Started, kind: type[BadPool], act: str, reason: str, count: int
+) -> None:
+    pools: list[Pool] = [pair("good", A, B, 100 * UNIT, 100 * UNIT), kind(act)]
+    orders = tuple(signed(swap(sell_amount=30 * UNIT, nonce=n)) for n in range(count))
+    with pytest.raises(PoolFailed, match=reason) as failed:
+        await started.worker.quote(snapshot(pools), orders, Terms(), PATIENCE_SECONDS)
+    assert failed.value.pool == "bad"
+    rest = await started.worker.quote(snapshot(pools[:1]), orders, Terms(), PATIENCE_SECONDS)
+    assert rest.fills
+
+
+async def test_a_pool_that_does_not_come_to_an_end_is_named(started: Started) -> None:
+    pools: list[Pool] = [pair("good", A, B, 100 * UNIT, 100 * UNIT), BadPool("loop")]
+    looping = snapshot(pools)
+    with pytest.raises(PoolFailed, match="does not come to an end"):
+        await started.worker.quote(looping, (signed(swap()),), Terms(), 1.0)
+    assert (await started.worker.quote(*QUESTION, PATIENCE_SECONDS)).fills
+
+
+async def test_what_has_no_pickle_fails_alone(started: Started) -> None:
+    class Local(BadPool, frozen=True):
+        """A class that no other process can find."""
+
+    with pytest.raises(SolverFailed, match="cannot be sent"):
+        await started.worker.quote(snapshot([Local("")]), (), Terms(), PATIENCE_SECONDS)
+    assert (await started.worker.quote(*QUESTION, PATIENCE_SECONDS)).fills
 
 
 async def test_an_overrun_is_killed_and_the_next_question_answered(started: Started) -> None:
