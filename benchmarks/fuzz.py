@@ -34,10 +34,11 @@ from solver.core import certificate, graph
 from solver.core.batch import solve_batch
 from solver.core.intent import min_buy
 from solver.core.problem import Batch, Floor, buy_node, normalise, sell_node
-from solver.core.types import Fill, Intent, InventoryUse, Kind, Leg
+from solver.core.types import Fill, Intent, InventoryUse, Kind, Leg, TokenId
 from solver.core.venue import Snapshot
 from solver.core.verify import verify
 from solver.wire import cow, instance
+from solver.wire.solution import solution_document
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 REPORT = Path("reports/fuzz.json")
@@ -65,9 +66,7 @@ class Answer:
             self.intents: tuple[Intent, ...] = intents
             self.terms = instance.terms_to_core(document)
             solution = solve_batch(self.snapshot, intents, self.terms)
-            said = msgspec.to_builtins(solution, enc_hook=str)
-            for fill in said["fills"]:
-                fill.update({key: str(fill[key]) for key in ("sell", "buy", "fee")})
+            said = msgspec.to_builtins(solution_document(solution))
         else:
             auction = msgspec.json.decode(body, type=cow.Auction)
             problem = cow.to_core(auction, 1, "")
@@ -108,14 +107,14 @@ class Answer:
 
     def is_infeasible(self, said: Document) -> bool:
         """What the solver's own check says, which shares no code with the checker."""
-        uses = msgspec.convert(said["inventory"], tuple[InventoryUse, ...])
+        uses = [InventoryUse(*_moved(use)) for use in said["inventory"]]
         fills = [
             Fill(f["digest"], int(f["sell"]), int(f["buy"]), int(f["fee"])) for f in said["fills"]
         ]
         own = graph.inventories(self.snapshot, 0)
         pools = {pool.id: pool for pool in self.snapshot.pools}
-        legs = msgspec.convert(said["legs"], tuple[Leg, ...])
-        clearing = {name: (rate[0], rate[1]) for name, rate in said["clearing"].items()}
+        legs = [Leg(leg["pool"], *_moved(leg), leg["gas"]) for leg in said["legs"]]
+        clearing = {name: (int(rate[0]), int(rate[1])) for name, rate in said["clearing"].items()}
         try:
             return verify(self.intents, pools, own, fills, legs, uses, clearing) is not None
         except ValueError:  # a pool that does not trade one token for the other
@@ -172,6 +171,13 @@ class Answer:
             if name == intent.digest or (name == pair and intent.swap.kind is Kind.EXACT_IN):
                 return i
         raise ValueError(name)
+
+
+def _moved(item: Document) -> tuple[TokenId, TokenId, int, int]:
+    """The tokens and amounts of a leg or an inventory use."""
+    ends = [name.partition(":") for name in (item["tokenIn"], item["tokenOut"])]
+    tail, head = (TokenId(int(chain), address) for chain, _, address in ends)
+    return tail, head, int(item["amountIn"]), int(item["amountOut"])
 
 
 def _pick(answer: Answer, said: Document, key: str) -> Document | None:
@@ -241,7 +247,7 @@ def _other_pool(answer: Answer) -> Corruption | None:
     leg["pool"] = answer.rng.choice([*names, leg["pool"] + "x"])
     known = {pool.id: pool for pool in answer.snapshot.pools}
     pool = known.get(leg["pool"])
-    tokens = {f"{t['chain']}:{t['address']}" for t in (leg["token_in"], leg["token_out"])}
+    tokens = {leg["tokenIn"], leg["tokenOut"]}
     if pool is not None and tokens <= {str(token) for token in pool.tokens}:
         return (answer.body, said) if answer.is_infeasible(said) else None
     return answer.body, said
@@ -252,7 +258,7 @@ def _turned_leg(answer: Answer) -> Corruption | None:
     leg = _pick(answer, said, "legs")
     if leg is None:
         return None
-    leg["token_in"], leg["token_out"] = leg["token_out"], leg["token_in"]
+    leg["tokenIn"], leg["tokenOut"] = leg["tokenOut"], leg["tokenIn"]
     return answer.changed(said)
 
 
@@ -263,7 +269,7 @@ def _rate(answer: Answer) -> Corruption | None:
     name = answer.rng.choice(sorted(said["clearing"]))
     part = answer.rng.randrange(2)
     rate = list(said["clearing"][name])
-    rate[part] = max(1, answer.step(rate[part]))
+    rate[part] = str(max(1, answer.step(int(rate[part]))))
     said["clearing"][name] = rate
     return (answer.body, said) if answer.is_infeasible(said) else None
 
@@ -283,8 +289,8 @@ def _dust(answer: Answer) -> Corruption | None:
     if name in said["dust"] and answer.rng.random() < 0.3:
         del said["dust"][name]
     else:
-        said["dust"][name] = answer.step(said["dust"].get(name, 0))
-    if said["dust"].get(name, 0) == answer.said["dust"].get(name, 0):
+        said["dust"][name] = str(answer.step(int(said["dust"].get(name, "0"))))
+    if said["dust"].get(name, "0") == answer.said["dust"].get(name, "0"):
         return None
     return answer.body, said
 
@@ -316,8 +322,8 @@ def _below_limit(answer: Answer) -> Corruption | None:
     if least <= 0 or less <= 0:
         return None
     fill["buy"] = str(least)
-    said["clearing"][f"{swap.sell}>{swap.buy}"] = [least + int(fill["fee"]), int(fill["sell"])]
-    said["dust"][str(swap.buy)] = said["dust"].get(str(swap.buy), 0) + less
+    said["clearing"][f"{swap.sell}>{swap.buy}"] = [str(least + int(fill["fee"])), fill["sell"]]
+    said["dust"][str(swap.buy)] = str(int(said["dust"].get(str(swap.buy), "0")) + less)
     price = answer._prices()[swap.buy]
     _with_value(said, float(said["certificate"]["value"]) - less * price)
     return answer.body, said
@@ -540,16 +546,15 @@ def _arbitrage(answer: Answer) -> Corruption | None:
         return None
     k = rng.randrange(len(cycles))
     if rng.random() < 0.4:
-        gained = cycles[k][-1]["amount_out"] - cycles[k][0]["amount_in"]
-        token = cycles[k][0]["token_in"]
+        gained = int(cycles[k][-1]["amountOut"]) - int(cycles[k][0]["amountIn"])
         prices = {str(t): p for t, p in answer._prices().items()}
-        worth = gained * prices[f"{token['chain']}:{token['address']}"]
+        worth = gained * prices[cycles[k][0]["tokenIn"]]
         if worth <= 1e-9 * float(said["certificate"]["arbFloor"]):
             return None
         del cycles[k]
     else:
         leg = rng.choice(cycles[k])
-        leg["amount_out"] = answer.step(leg["amount_out"])
+        leg["amountOut"] = str(answer.step(int(leg["amountOut"])))
     return answer.body, said
 
 
@@ -648,8 +653,8 @@ _PROOF: dict[str, Operator] = {
 }
 NATIVE: dict[str, Operator] = {
     "fill": _integer_of("fills", ("sell", "buy", "fee")),
-    "leg": _integer_of("legs", ("amount_in", "amount_out")),
-    "inventory": _integer_of("inventory", ("amount_in", "amount_out")),
+    "leg": _integer_of("legs", ("amountIn", "amountOut")),
+    "inventory": _integer_of("inventory", ("amountIn", "amountOut")),
     "digest": _digest,
     "repeat": _repeat,
     "drop": _drop,

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from solver.core.intent import digest_of, typed_data
 from solver.core.journal import Batched, Book, BundleRecord, IntentRecord
 from solver.core.lifecycle import BundleState, IntentState
-from solver.core.types import JsonObject, Rejection, Solution, Swap
+from solver.core.types import JsonObject, Rejection, Solution, Swap, TokenId
 from solver.core.venue import Snapshot
 from solver.door import from_http, refuse
 from solver.wire import jsonio, v1
@@ -109,6 +109,9 @@ class Api:
         self._service = service
         self._limits = limits
         self._pending = 0
+        self._decimals = {
+            TokenId(token.chain, token.address): token.decimals for token in service.info.tokens
+        }
         self._registry = CollectorRegistry()
         self._requests = Counter(
             "thalweg_http_requests_total", "Requests", ["path", "status"], registry=self._registry
@@ -128,6 +131,9 @@ class Api:
         self._excluded = Gauge(
             "thalweg_venues_excluded", "Venues left out", registry=self._registry
         )
+
+    def _view(self, record: IntentRecord) -> v1.IntentView:
+        return v1.intent_view(record, self._service.book, self._decimals)
 
     def application(self) -> web.Application:
         """The aiohttp application."""
@@ -217,13 +223,13 @@ class Api:
         if isinstance(outcome, Rejection):
             return 0, outcome
         record, is_new = outcome
-        return (202 if is_new else 200), v1.intent_view(record, self._service.book)
+        return (202 if is_new else 200), self._view(record)
 
     async def get(self, ask: Ask) -> Answer:
         record = self._service.book.intents.get(ask.id)
         if record is None:
             return 0, Rejection("not_found", f"no intent {ask.id}"[:120])
-        return 200, v1.intent_view(record, self._service.book)
+        return 200, self._view(record)
 
     async def list(self, ask: Ask) -> Answer:
         page = _page(ask)
@@ -247,14 +253,14 @@ class Api:
         ]
         shown = found[:limit]
         more = str(shown[-1].number) if len(found) > limit else ""
-        views = [v1.intent_view(record, self._service.book) for record in shown]
+        views = [self._view(record) for record in shown]
         return 200, v1.IntentPage(views, more)
 
     async def cancel(self, ask: Ask) -> Answer:
         outcome = await self._service.cancel(ask.id, ask.body.signature)
         if isinstance(outcome, Rejection):
             return 0, outcome
-        return 200, v1.intent_view(outcome, self._service.book)
+        return 200, self._view(outcome)
 
     async def typed_data(self, ask: Ask) -> Answer:
         swap = self._service.draft(ask.body)
@@ -277,7 +283,7 @@ class Api:
         if isinstance(solution, Rejection):
             return 0, solution
         digest = digest_of(swap, self._service.settlement(swap.sell_chain) or "")
-        return 200, v1.quote_view(swap, digest, solution)
+        return 200, v1.quote_view(swap, digest, solution, self._decimals)
 
     async def venues(self, ask: Ask) -> Answer:
         return 200, self._service.venues

@@ -46,6 +46,7 @@ from solver.daemon import Daemon
 from solver.service import checked_config, serving
 from solver.startup import StartError
 from solver.wire import cow, instance, jsonio, v1
+from solver.wire.solution import solution_document
 
 EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT, EXIT_NOT_THERE = 0, 1, 2, 3
 _SERVER_ERROR = 500
@@ -351,11 +352,7 @@ def _solve_instance(body: bytes) -> tuple[JsonObject, Solution]:
     snapshot, intents, warnings = instance.to_core(document)
     seed = document.seed or "0x" + hashlib.sha256(body).hexdigest()
     solution = solve_batch(replace(snapshot, hash=seed), intents, instance.terms_to_core(document))
-    answer: JsonObject = msgspec.to_builtins(solution, enc_hook=str)
-    for fill in answer["fills"]:
-        fill.update({key: str(fill[key]) for key in ("sell", "buy", "fee")})
-    answer["warnings"] = list(warnings)
-    return answer, solution
+    return msgspec.to_builtins(solution_document(solution, warnings)), solution
 
 
 def _show_solution(solution: Solution) -> None:
@@ -506,8 +503,10 @@ def explain(
         return
     typer.echo(f"{reason.code}: {reason.detail}")
     if reason.best_rate:
-        typer.echo(f"best reachable rate  {reason.best_rate} (base units bought per unit sold)")
-        typer.echo(f"its limit            {reason.limit_rate}")
+        best, limit = reason.best_rate_per_token, reason.limit_rate_per_token
+        unit = "whole tokens" if best else "base units"
+        typer.echo(f"best reachable rate  {best or reason.best_rate} ({unit} bought per one sold)")
+        typer.echo(f"its limit            {limit or reason.limit_rate}")
     if reason.binding:
         typer.echo(f"binding              {reason.binding}")
 

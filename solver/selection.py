@@ -10,12 +10,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 
+from msgspec.structs import replace
+
 from solver.chain import Chain, Unreachable
 from solver.config import Config
 from solver.core.intent import max_sell
 from solver.core.journal import IntentRecord, Moved
 from solver.core.lifecycle import IntentState
-from solver.core.types import Intent, Kind, OpenReason, TokenId
+from solver.core.types import Intent, Kind, OpenReason, Swap, TokenId
 from solver.core.venue import Snapshot
 from solver.holds import Holds
 from solver.intake import World
@@ -60,7 +62,14 @@ class Selection:
         return await self._take(snapshot, None)
 
     async def _take(self, snapshot: Snapshot, only: frozenset[str] | None) -> list[IntentRecord]:
-        if not snapshot.prices or only == frozenset():
+        if only == frozenset():
+            return []
+        if not snapshot.prices:
+            detail = snapshot.excluded.get("prices", "there are none")
+            records = self._ledger.book.open_intents()
+            await self._reasons.tell(
+                [OpenReason(r.intent.digest, "prices_stale", detail) for r in records]
+            )
             return []
         now, suspects = time.time(), self._holds.suspects
         ready = [
@@ -175,15 +184,21 @@ class Selection:
         reasons: list[OpenReason] = []
         for record in ready:
             swap, purse = record.intent.swap, (record.intent.swap.owner, record.intent.swap.sell)
-            need, digest = _most_sold(record.intent), record.intent.digest
             if purse not in free:
                 continue  # its chain went silent just now
+            need, digest = _most_sold(record.intent), record.intent.digest
+            short = need > free[purse]
+            if short and swap.partial_fill and (covered := _covered(swap, free[purse])) > 0:
+                detail = f"its balance covers {free[purse]} of {need}; that part takes part"
+                reasons.append(OpenReason(digest, "insufficient_balance", detail))
+                record = replace(record, intent=replace(record.intent, covered=covered))
+                need, short = _most_sold(record.intent), False
             if swap.is_cross_chain and self._is_late(record, now):
                 reasons.append(_too_late(record))
             elif swap.is_cross_chain and (swap.sell_chain, swap.buy_chain) != direction:
                 detail = "the opposite direction goes first; each would wait for the other's escrow"
                 reasons.append(OpenReason(digest, "other_direction", detail))
-            elif need > free[purse]:
+            elif short:
                 detail = f"needs {need}, {free[purse]} are approved and not promised elsewhere"
                 reasons.append(OpenReason(digest, "insufficient_balance", detail))
             elif len(taken) == self._config.batch.max_intents:
@@ -224,6 +239,11 @@ def _too_late(record: IntentRecord) -> OpenReason:
         "there is too little time left to be sure of the payment, and a lock would last until "
         "refundAfter",
     )
+
+
+def _covered(swap: Swap, purse: int) -> int:
+    """How much of an order a purse pays for at its limit, in the unit of its total."""
+    return purse if swap.kind is Kind.EXACT_IN else purse * swap.buy_amount // swap.sell_amount
 
 
 def _most_sold(intent: Intent) -> int:

@@ -13,6 +13,7 @@ from msgspec import Struct, field
 from solver.core.types import UINT256_MAX, Fill, InventoryUse, Leg, TokenId
 
 _DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,77})(?:\.\d{1,60})?(?:e[+-]?\d{1,3})?", re.ASCII)
+_TOKEN = re.compile(r"(0|[1-9]\d{0,19}):(0x[0-9a-f]{40})", re.ASCII)
 _INTEGER = re.compile(r"0|[1-9]\d{0,77}", re.ASCII)
 T = TypeVar("T")
 
@@ -73,6 +74,22 @@ class _Leaf(Struct):
     multipliers: dict[str, str]
 
 
+class _Leg(Struct, rename="camel"):
+    pool: str
+    token_in: str
+    token_out: str
+    amount_in: str
+    amount_out: str
+    gas: int
+
+
+class _Use(Struct, rename="camel"):
+    token_in: str
+    token_out: str
+    amount_in: str
+    amount_out: str
+
+
 class _Certificate(Struct, rename="camel"):
     value: str
     bound: str
@@ -86,7 +103,7 @@ class _Certificate(Struct, rename="camel"):
     floors: dict[str, str]
     caps: dict[str, str]
     reference: dict[str, str]
-    arbitrage: list[list[Leg]]
+    arbitrage: list[list[_Leg]]
     assumptions: list[str]
 
 
@@ -99,10 +116,10 @@ class _Fill(Struct):
 
 class _Native(Struct):
     fills: list[_Fill]
-    legs: list[Leg]
-    inventory: list[InventoryUse]
-    clearing: dict[str, tuple[int, int]]
-    dust: dict[str, int]
+    legs: list[_Leg]
+    inventory: list[_Use]
+    clearing: dict[str, tuple[str, str]]
+    dust: dict[str, str]
     certificate: _Certificate
 
 
@@ -146,18 +163,19 @@ def read_native(document: object) -> Claim:
         )
         for k, fill in enumerate(answer.fills)
     )
-    for k, leg in enumerate(answer.legs):
-        _sound_leg(leg, f"/legs/{k}")
+    clearing = {}
     for name, rate in answer.clearing.items():
-        if not all(0 < part <= UINT256_MAX for part in rate):
+        bought, sold = (integer(part, f"/clearing/{name}/{k}") for k, part in enumerate(rate))
+        if not bought or not sold:
             raise _malformed("bad_rate", f"/clearing/{name}", f"{rate} is no rate")
+        clearing[name] = (bought, sold)
     return _claim(
         answer.certificate,
         fills=fills,
-        legs=tuple(answer.legs),
-        uses=tuple(answer.inventory),
-        clearing=answer.clearing,
-        dust=answer.dust,
+        legs=tuple(_leg(leg, f"/legs/{k}") for k, leg in enumerate(answer.legs)),
+        uses=tuple(_use(use, f"/inventory/{k}") for k, use in enumerate(answer.inventory)),
+        clearing=clearing,
+        dust={name: integer(text, f"/dust/{name}") for name, text in answer.dust.items()},
         internal=None,
     )
 
@@ -236,9 +254,10 @@ def _price(prices: Mapping[str, str], token: TokenId) -> int:
 
 def _claim(certificate: _Certificate, **rest: Any) -> Claim:
     place = "/certificate"
-    for k, cycle in enumerate(certificate.arbitrage):
-        for j, leg in enumerate(cycle):
-            _sound_leg(leg, f"{place}/arbitrage/{k}/{j}")
+    arbitrage = tuple(
+        tuple(_leg(leg, f"{place}/arbitrage/{k}/{j}") for j, leg in enumerate(cycle))
+        for k, cycle in enumerate(certificate.arbitrage)
+    )
     leaves = tuple(
         Case(
             frozenset(leaf.whole),
@@ -253,7 +272,7 @@ def _claim(certificate: _Certificate, **rest: Any) -> Claim:
     return Claim(
         figures={name: decimal(values[name], f"{place}/{name}") for name in FIGURES},
         leaves=leaves,
-        arbitrage=tuple(tuple(cycle) for cycle in certificate.arbitrage),
+        arbitrage=arbitrage,
         assumptions=tuple(certificate.assumptions),
         prices=_decimals(certificate.prices, f"{place}/prices"),
         multipliers=_decimals(certificate.multipliers, f"{place}/multipliers"),
@@ -289,10 +308,30 @@ def integer(text: str, pointer: str, most: int | None = UINT256_MAX) -> int:
     return int(text)
 
 
-def _sound_leg(leg: Leg, pointer: str) -> None:
-    for name in ("amount_in", "amount_out"):
-        if not 0 <= getattr(leg, name) <= UINT256_MAX:
-            raise _malformed("bad_amount", f"{pointer}/{name}", "not an amount")
+def _leg(leg: _Leg, pointer: str) -> Leg:
+    return Leg(leg.pool, *_ends(leg, pointer), *_amounts(leg, pointer), leg.gas)
+
+
+def _use(use: _Use, pointer: str) -> InventoryUse:
+    return InventoryUse(*_ends(use, pointer), *_amounts(use, pointer))
+
+
+def _ends(item: _Leg | _Use, pointer: str) -> tuple[TokenId, TokenId]:
+    return _token(item.token_in, f"{pointer}/tokenIn"), _token(
+        item.token_out, f"{pointer}/tokenOut"
+    )
+
+
+def _amounts(item: _Leg | _Use, pointer: str) -> tuple[int, int]:
+    taken = integer(item.amount_in, f"{pointer}/amountIn")
+    return taken, integer(item.amount_out, f"{pointer}/amountOut")
+
+
+def _token(text: str, pointer: str) -> TokenId:
+    found = _TOKEN.fullmatch(text)
+    if found is None:
+        raise _malformed("bad_token", pointer, f"{text[:60]!r} is not chain:address")
+    return TokenId(int(found.group(1)), found.group(2))
 
 
 def _convert(document: object, shape: type[T]) -> T:

@@ -259,7 +259,7 @@ def _reasons(
 ) -> list[OpenReason]:
     filled = {fill.digest: fill for fill in fills}
     reasons = []
-    binding = ", ".join(proof.binding(batch, relaxed, relaxed))
+    held = ", ".join(proof.binding(batch, relaxed, relaxed))
     for intent, order in zip(batch.intents, batch.problem.orders, strict=True):
         fill = filled.get(intent.digest)
         amount = 0
@@ -270,32 +270,66 @@ def _reasons(
         unit_rate = batch.unit[order.buy] / batch.unit[order.sell]
         limit = intent.swap.buy_amount / intent.swap.sell_amount
         best = _marginal_rate(batch.problem, relaxed.nu, order.sell, order.buy) * unit_rate
-        code, detail = _explain(intent, fill is not None, limit, best, dropped)
+        pools = _best_path(batch.problem, order.sell, order.buy) * unit_rate
+        case = _Case(fill is not None, limit, best, pools, bool(fills), len(batch.intents) == 1)
+        code, detail, binding = _explain(intent, case, held, dropped)
         reasons.append(
             OpenReason(intent.digest, code, detail, f"{best:.12g}", f"{limit:.12g}", binding)
         )
     return reasons
 
 
+class _Case(Struct, frozen=True):
+    """What is known of an order that is not wholly filled.
+
+    ``best`` is its marginal rate in the batch, ``pools`` the rate of the best path of pools before
+    anybody trades, both in base units.
+    """
+
+    is_partly: bool
+    limit: float
+    best: float
+    pools: float
+    others_filled: bool
+    is_alone: bool
+
+
 def _explain(
-    intent: Intent, partly: bool, limit: float, best: float, dropped: Mapping[str, str]
-) -> tuple[str, str]:
-    if partly:
-        return "partly_filled", "the rest would cost more than the limit allows"
-    if best <= 0.0:
-        return "no_route", "no venue or order connects the two tokens"
-    if best < limit:
-        factor = limit / best
-        return "limit_out_of_reach", f"the limit asks {factor:.6g} times the best reachable rate"
+    intent: Intent, case: _Case, held: str, dropped: Mapping[str, str]
+) -> tuple[str, str, str]:
+    """Code, sentence and what binds; ``held`` names the rows and capacities at their end."""
+    if case.is_partly:
+        return "partly_filled", "the rest would cost more than the limit allows", held or "limit"
+    if case.best <= 0.0:
+        return "no_route", "no venue or order connects the two tokens", "venues"
+    if case.others_filled and 0.0 < case.pools < case.limit:
+        detail = f"the limit asks {case.limit / case.pools:.6g} times the pools' rate"
+        if case.best > case.pools:
+            detail += "; it could be filled only at the cost of other orders"
+        return "limit_out_of_reach", detail, "limit"
+    if case.best < case.limit:
+        factor = case.limit / case.best
+        detail = f"the limit asks {factor:.6g} times the best reachable rate"
+        return "limit_out_of_reach", detail, "limit"
     if intent.digest in dropped:
-        return "left_out", f"did not survive the exact check ({dropped[intent.digest]})"
-    return "not_chosen", "filling it whole would cost other orders more than it gains"
+        detail = f"did not survive the exact check ({dropped[intent.digest]})"
+        return "left_out", detail, held or dropped[intent.digest]
+    if case.is_alone:
+        detail = "a first part would get its limit, the whole order would not"
+        return "limit_out_of_reach", detail, held or "depth"
+    detail = "filling it whole would cost other orders more than it gains"
+    return "not_chosen", detail, held or "other orders"
 
 
 def _marginal_rate(problem: Problem, nu: Array, sell: int, buy: int) -> float:
     """ν_s/ν_t where both are worth something in this batch, else the best path's rate."""
     if nu[buy] > 1e-12 and nu[sell] > 1e-12:
         return float(nu[sell] / nu[buy])
+    return _best_path(problem, sell, buy)
+
+
+def _best_path(problem: Problem, sell: int, buy: int) -> float:
+    """The marginal rate of the best path of pools, before anybody trades."""
     arcs = problem.arcs
     slope = np.where(arcs.capacity > 0.0, curves.slope(arcs, np.zeros(len(arcs))), 0.0)
     rate = np.zeros(problem.node_count)

@@ -7,7 +7,7 @@ from where only the solver's inventory leads to the destination; what a bridge s
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, permutations
 from typing import NamedTuple
 
 import networkx as nx
@@ -21,18 +21,29 @@ from solver.core.routing.coins import is_joint
 from solver.core.types import BPS, Exact, TokenId
 from solver.core.venue import (
     Arc,
+    ConstantProductArc,
     DeclaresArcs,
     LevelsArc,
     Pool,
     Quote,
     Snapshot,
+    StableArc,
     StatesRoutes,
+    TicksArc,
+    WeightedArc,
     step_of,
 )
 
 NOW, ESCROW, LATER = 0, 1, 2
 _SAMPLES = 48
 _SAMPLE_START = 10**3
+_KINDS = {
+    ConstantProductArc: "constantProduct",
+    LevelsArc: "levels",
+    WeightedArc: "weighted",
+    StableArc: "stable",
+    TicksArc: "ticks",
+}
 
 
 class Node(NamedTuple):
@@ -152,6 +163,17 @@ def build(snapshot: Snapshot, wanted: Sequence[Node], capital_bps: int = 0) -> G
         tuple(sampled),
         joints,
     )
+
+
+def directions(pool: Pool) -> list[tuple[TokenId, TokenId, str]]:
+    """In which directions a pool trades, and by what kind of curve."""
+    if isinstance(pool, StatesRoutes):
+        quote = pool.route()
+        return [(quote.token_in, quote.token_out, "bridge")]
+    if isinstance(pool, DeclaresArcs):
+        kinds = {(arc.token_in, arc.token_out): _KINDS[type(arc)] for arc in pool.arcs()}
+        return [(*ends, kind) for ends, kind in sorted(kinds.items())]
+    return [(*ends, "sampled") for ends in permutations(pool.tokens, 2)]
 
 
 def sample(pool: Pool) -> list[LevelsArc]:

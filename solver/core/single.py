@@ -36,6 +36,7 @@ from solver.core.venue import Snapshot
 from solver.core.verify import verify
 
 _TOLERANCE = 1e-6
+_BINDING = {"partly_filled": "limit", "limit_out_of_reach": "limit", "no_route": "venues"}
 _OUTWARD = 1e-12  # of the order, for rounding in sums of non-negative terms
 
 
@@ -346,8 +347,9 @@ def _reasons(
         best = float(found.route.nu[ask.source])
     code, detail = _explain(ask, found, priced, answer, best)
     limit = swap.buy_amount / swap.sell_amount
-    reason = OpenReason(intent.digest, code, detail, f"{best * per_unit:.12g}", f"{limit:.12g}")
-    return (reason,)
+    rates = f"{best * per_unit:.12g}", f"{limit:.12g}"
+    binding = _BINDING.get(code, code)
+    return (OpenReason(intent.digest, code, detail, *rates, binding),)
 
 
 def _explain(

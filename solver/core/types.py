@@ -100,17 +100,22 @@ class Swap(Struct, frozen=True):
 
 
 class Intent(Struct, frozen=True):
-    """An admitted order: a signed swap with its digest and how much of it is filled."""
+    """An admitted order: a signed swap with its digest and how much of it is filled.
+
+    ``covered`` bounds what may still be filled where the owner's balance does not cover the rest.
+    """
 
     digest: str
     swap: Swap
     signature: str
     filled: int = 0
+    covered: int | None = None
 
     @property
     def remaining(self) -> int:
         """What may still be filled, in the unit of :attr:`Swap.total`."""
-        return self.swap.total - self.filled
+        rest = self.swap.total - self.filled
+        return rest if self.covered is None else min(rest, self.covered)
 
 
 class Rejection(Struct, frozen=True):

@@ -37,6 +37,7 @@ from solver.core.types import (
 from solver.core.venue import Pool, Snapshot, described
 from solver.wire import jsonio
 from solver.wire.jsonio import Invalid
+from solver.wire.solution import certificate_document
 
 SETTLEMENT_GAS = 106_391
 HOP_GAS = 60_000
@@ -322,7 +323,10 @@ def from_core(problem: Problem, solution: Solution) -> JsonObject:
     certificate = solution.certificate
     answer: JsonObject = {
         "solutions": [_solution(problem, solution)] if solution.fills else [],
-        "certificate": {**msgspec.to_builtins(certificate), "unit": problem.unit},
+        "certificate": {
+            **msgspec.to_builtins(certificate_document(certificate)),
+            "unit": problem.unit,
+        },
         "open": [
             {
                 "order": reason.digest,

@@ -73,11 +73,15 @@ class InstanceAsset(Struct, frozen=True, rename="camel", forbid_unknown_fields=T
 
 
 class InstanceIntent(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A swap in the spelling of the HTTP door; the digest is computed, never read."""
+    """A swap in the spelling of the HTTP door; the digest is computed, never read.
+
+    ``covered`` is what of the rest its owner's balance covered, where it was less.
+    """
 
     swap: JsonObject
     signature: str = "0x"
     filled: str = "0"
+    covered: str = ""
 
 
 class InstanceTerms(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -212,7 +216,12 @@ def from_core(
             for token in tokens.values()
         ],
         [
-            InstanceIntent(swap_from_core(intent.swap), intent.signature, str(intent.filled))
+            InstanceIntent(
+                swap_from_core(intent.swap),
+                intent.signature,
+                str(intent.filled),
+                "" if intent.covered is None else str(intent.covered),
+            )
             for intent in intents
         ],
         known,
@@ -427,7 +436,8 @@ def _intent(entry: InstanceIntent, pointer: str, settlements: dict[int, str]) ->
     if filled >= swap.total:
         raise Invalid("bad_amount", "nothing is left to fill", f"{pointer}/filled")
     digest = digest_of(swap, settlements[swap.sell_chain])
-    return CoreIntent(digest, swap, entry.signature, filled)
+    covered = positive(entry.covered, f"{pointer}/covered") if entry.covered else None
+    return CoreIntent(digest, swap, entry.signature, filled, covered)
 
 
 def _token(text: str) -> TokenId:

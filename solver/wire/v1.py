@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 from msgspec import Meta, Struct
 
+from solver.core.graph import directions
 from solver.core.journal import Batched, Book, BundleRecord, IntentRecord
 from solver.core.types import (
     BPS,
-    Certificate,
     JsonObject,
     Kind,
-    OpenReason,
     Solution,
     Swap,
+    TokenId,
 )
 from solver.core.venue import Snapshot
 from solver.wire.instance import SwapDocument
@@ -29,6 +29,15 @@ from solver.wire.jsonio import (
     Signature,
     Uint64,
 )
+from solver.wire.solution import (
+    CertificateDocument,
+    ReasonDocument,
+    certificate_document,
+    reason_document,
+)
+
+#: The decimals of the tokens that are traded here.
+Decimals = Mapping[TokenId, int]
 
 _SlippageBps = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": BPS - 1})]
 _Lifetime = Annotated[int, Meta(extra_json_schema={"minimum": 1})]
@@ -98,8 +107,8 @@ class QuoteView(Struct, frozen=True, rename="camel"):
     buy: Amount
     fee: Amount
     legs: list[LegView]
-    certificate: Certificate
-    reason: OpenReason | None = None
+    certificate: CertificateDocument
+    reason: ReasonDocument | None = None
 
 
 class FillView(Struct, frozen=True, rename="camel"):
@@ -111,6 +120,18 @@ class FillView(Struct, frozen=True, rename="camel"):
     sell: Amount
     buy: Amount
     fee: Amount
+
+
+class HopView(Struct, frozen=True, rename="camel"):
+    """A step between the two tokens of an order in the batch of its last fill.
+
+    ``pool`` is ``inventory`` where the solver paid from its own, ``orders`` where orders matched
+    and no pool was needed.
+    """
+
+    token_in: str
+    token_out: str
+    pool: str
 
 
 class IntentView(Struct, frozen=True, rename="camel"):
@@ -127,9 +148,10 @@ class IntentView(Struct, frozen=True, rename="camel"):
     updated_at: float
     code: str
     detail: str
-    reason: OpenReason | None
+    reason: ReasonDocument | None
     fills: list[FillView]
     net_gap_bps: str = ""
+    route: list[HopView] = []
 
 
 class IntentPage(Struct, frozen=True, rename="camel"):
@@ -167,6 +189,20 @@ class PoolView(Struct, frozen=True, rename="camel"):
     tokens: list[str]
 
 
+class ArcView(Struct, frozen=True, rename="camel"):
+    """One direction of a pool.
+
+    ``kind`` is the form of its declared curve, ``sampled`` where none is declared, ``bridge`` where
+    what is bought arrives later.
+    """
+
+    venue: str
+    pool: str
+    token_in: str
+    token_out: str
+    kind: str
+
+
 class GraphView(Struct, frozen=True, rename="camel"):
     """The venue-liquidity graph of the current snapshot."""
 
@@ -174,6 +210,7 @@ class GraphView(Struct, frozen=True, rename="camel"):
     blocks: list[BlockView]
     tokens: list[str]
     pools: list[PoolView]
+    arcs: list[ArcView]
     prices: dict[str, str]
     excluded: dict[str, str]
 
@@ -208,7 +245,7 @@ class BatchView(Struct, frozen=True, rename="camel"):
     clearing: dict[str, str]
     kept: dict[str, str]
     profit: str
-    certificate: Certificate
+    certificate: CertificateDocument
     bundles: list[BundleView]
 
 
@@ -253,7 +290,7 @@ class Info(Struct, frozen=True, rename="camel"):
     tokens: list[TokenView]
 
 
-def intent_view(record: IntentRecord, book: Book) -> IntentView:
+def intent_view(record: IntentRecord, book: Book, decimals: Decimals) -> IntentView:
     """The public face of a record."""
     fills = []
     for fill in record.fills:
@@ -286,10 +323,39 @@ def intent_view(record: IntentRecord, book: Book) -> IntentView:
         record.updated_at,
         record.code,
         record.detail,
-        record.reason,
+        None if record.reason is None else reason_document(record.reason, _ends(swap, decimals)),
         fills,
         gaps[-1] if gaps else "",
+        _route(record, book),
     )
+
+
+def _ends(swap: Swap, decimals: Decimals) -> tuple[int, int] | None:
+    if swap.sell not in decimals or swap.buy not in decimals:
+        return None
+    return decimals[swap.sell], decimals[swap.buy]
+
+
+def _route(record: IntentRecord, book: Book) -> list[HopView]:
+    """The legs of the last fill's batch that lie between the order's two tokens."""
+    if not record.fills:
+        return []
+    batch = book.batches.get(book.bundles[record.fills[-1].bundle].bundle.batch)
+    if batch is None:
+        return []
+    sell, buy = record.intent.swap.sell, record.intent.swap.buy
+    steps = [(leg.token_in, leg.token_out, leg.pool) for leg in batch.solution.legs]
+    steps += [(use.token_in, use.token_out, "inventory") for use in batch.solution.inventory]
+    ahead, behind = {sell}, {buy}
+    for _ in steps:
+        ahead |= {head for tail, head, _ in steps if tail in ahead}
+        behind |= {tail for tail, head, _ in steps if head in behind}
+    hops = [
+        HopView(str(tail), str(head), pool)
+        for tail, head, pool in steps
+        if tail in ahead and head in behind and head != sell and tail != buy
+    ]
+    return hops or [HopView(str(sell), str(buy), "orders")]
 
 
 def surplus_bps(swap: Swap, sold: int, bought: int) -> str:
@@ -308,7 +374,7 @@ def swap_document(swap: Swap) -> SwapDocument:
     return SwapDocument(**fields)
 
 
-def quote_view(swap: Swap, digest: str, solution: Solution) -> QuoteView:
+def quote_view(swap: Swap, digest: str, solution: Solution, decimals: Decimals) -> QuoteView:
     """A solution of one order as a quote."""
     fill = next((fill for fill in solution.fills if fill.digest == digest), None)
     reason = next((reason for reason in solution.open if reason.digest == digest), None)
@@ -327,8 +393,8 @@ def quote_view(swap: Swap, digest: str, solution: Solution) -> QuoteView:
             )
             for leg in solution.legs
         ],
-        solution.certificate,
-        reason,
+        certificate_document(solution.certificate),
+        None if reason is None else reason_document(reason, _ends(swap, decimals)),
     )
 
 
@@ -343,6 +409,11 @@ def graph_view(snapshot: Snapshot) -> GraphView:
         ],
         tokens,
         [PoolView(pool.id, [str(token) for token in pool.tokens]) for pool in snapshot.pools],
+        [
+            ArcView(pool.id.partition(":")[0], pool.id, str(token_in), str(token_out), kind)
+            for pool in snapshot.pools
+            for token_in, token_out, kind in directions(pool)
+        ],
         {str(token): format(price, ".17g") for token, price in snapshot.prices.items()},
         snapshot.excluded,
     )
@@ -383,6 +454,6 @@ def batch_view(batch: Batched, bundles: Iterable[BundleRecord]) -> BatchView:
         {pair: f"{rate[0]}/{rate[1]}" for pair, rate in solution.clearing.items()},
         {token: str(amount) for token, amount in solution.dust.items()},
         batch.profit,
-        solution.certificate,
+        certificate_document(solution.certificate),
         [bundle_view(record) for record in bundles],
     )

@@ -30,8 +30,10 @@ from tests.bad_pools import BadPool
 from tests.e2e.make import (
     HERE,
     THERE,
+    balance,
     cancel,
     config_in,
+    give,
     record_of,
     states_of,
     submit,
@@ -456,6 +458,35 @@ async def test_a_venue_whose_pools_break_in_the_solver_stops_no_tick(
         assert states_of(daemon, digest) == ["settled"]
         said = {status.name: status.reason for status in daemon.market.statuses if status.reason}
         assert said == {"breaking": "bad: RuntimeError: boom"}
+
+
+async def test_a_partial_order_above_its_owners_balance_takes_part_with_what_there_is(
+    tmp_path: Path,
+) -> None:
+    async with running(config_in(tmp_path)) as daemon:
+        held = await balance(daemon, "WETH", HERE, devnet.user(0).address)
+        kept = 3 * 10**17
+        stranger = devnet.user(5).address
+        await give(daemon, HERE, "WETH", devnet.user(0).address, stranger, held - kept)
+        whole = await submit(daemon, 0, amount=10**18)
+        partial = await submit(daemon, 0, amount=10**18, partial=True)
+        await daemon.tick()
+        record = record_of(daemon, partial)
+        assert (record.sold, record.state.value) == (kept, "open")
+        assert await balance(daemon, "WETH", HERE, devnet.user(0).address) == 0
+        for digest in (whole, partial):
+            reason = record_of(daemon, digest).reason
+            assert reason is not None and reason.code == "insufficient_balance"
+
+
+async def test_stale_prices_are_the_reason(tmp_path: Path) -> None:
+    async with running(config_in(tmp_path)) as daemon:
+        digest = await submit(daemon, 0)
+        daemon.market.prices = replace(daemon.market.prices, updated_at=1.0)
+        await daemon.tick()
+        reason = record_of(daemon, digest).reason
+        assert reason is not None
+        assert (reason.code, reason.detail.startswith("older than")) == ("prices_stale", True)
 
 
 def test_known_errors_of_tokens_are_words() -> None:

@@ -144,13 +144,13 @@ CASES: dict[str, tuple[Change, str, str]] = {
     "nothing": (_set("fills", 0, "buy", to="0"), "nothing_filled", "/fills/0"),
     "rate": (_add("fills", 0, "buy", by=1), "not_uniform", "/fills/0"),
     "no rate": (lambda a: a["clearing"].popitem(), "no_rate", "/fills"),
-    "a rate of nobody": (_set("clearing", "x", to=[1, 1]), "rate_without_fill", "/clearing/x"),
-    "leg": (_add("legs", 0, "amount_out", by=1), "leg_mismatch", "/legs/0"),
+    "a rate of nobody": (_set("clearing", "x", to=["1", "1"]), "rate_without_fill", "/clearing/x"),
+    "leg": (_add("legs", 0, "amountOut", by=1), "leg_mismatch", "/legs/0"),
     "gas": (_add("legs", 0, "gas", by=1), "leg_gas", "/legs/0"),
     "no leg": (lambda a: a["legs"].clear(), "short", "/fills"),
-    "huge leg": (_set("legs", 0, "amount_in", to=10**30), "overdrawn", "/legs/0"),
+    "huge leg": (_set("legs", 0, "amountIn", to=str(10**30)), "overdrawn", "/legs/0"),
     "pool": (_set("legs", 0, "pool", to="nowhere"), "unknown_pool", "/legs/0"),
-    "dust": (_set("dust", str(A), to=10**9), "dust", f"/dust/{A}"),
+    "dust": (_set("dust", str(A), to=str(10**9)), "dust", f"/dust/{A}"),
     "value": (_times(PROOF, "value", factor=1.01), "value", f"/{PROOF}/value"),
     "bound": (_lower_everything, "bound", f"/{PROOF}/leaves/0/bound"),
     "gap": (_set(PROOF, "gap", to="1"), "gap", f"/{PROOF}/gap"),
@@ -194,7 +194,8 @@ CASES: dict[str, tuple[Change, str, str]] = {
         f"/{PROOF}/prices/{A}",
     ),
     "missing field": (lambda a: a[PROOF].pop("caps"), "invalid_field", f"/{PROOF}"),
-    "wrong type": (_set("legs", 0, "amount_in", to="x"), "invalid_field", "/legs/0/amount_in"),
+    "no token": (_set("legs", 0, "tokenIn", to="x"), "bad_token", "/legs/0/tokenIn"),
+    "wrong type": (_set("legs", 0, "amountIn", to=5), "invalid_field", "/legs/0/amountIn"),
 }
 
 
