@@ -107,7 +107,7 @@ def test_the_tour_of_the_readme(url: str) -> None:
             identity = answer.stdout.split()[0]
         outputs.append(answer.stdout)
     text = "\n".join(outputs)
-    assert "settled  sold 1000000000000000000" in text
+    assert "settled  sold 1000000000000000000" in text, text
     assert "cancelled" in text
 
 
