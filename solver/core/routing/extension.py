@@ -7,8 +7,11 @@ over the whole graph.
 
 A joint pool that the order itself moves is another matter: what f′(0) of a pair says of a coin was
 true before the move. There the coin is worth at least what paying it in is worth at the pool's λ
-and μ, a floor of its own, and the pairs take no part (:func:`moved_pools`). Their coins then count
-as capped ones.
+and μ, a floor of its own, and the pairs take no part (:func:`silence`). Their coins then count as
+capped ones.
+
+Where the order is large for what surrounds B, prices that come from the thin pools at B are far too
+high. Then the tokens without a cap get one: what it costs to have them from tokens with a cap.
 """
 
 from __future__ import annotations
@@ -78,41 +81,100 @@ def extend(
 
 
 @compiled
-def moved_pools(
+def silence(
+    moved: IntArray,
+    pool_of: IntArray,
+    first_arc: IntArray,
+    in_place: IndexArray,
+    spot: Array,
+    in_spot: Array,
+) -> tuple[IntArray, Array]:
+    """Take the pairs of moved joint pools out of both arrays of f′(0).
+
+    Returns the arcs and what was there.
+    """
+    count = 0
+    for j in moved:
+        count += first_arc[pool_of[j] + 1] - first_arc[pool_of[j]]
+    arcs, spots = np.empty(count, np.int64), np.empty(count)
+    n = 0
+    for j in moved:
+        for a in range(first_arc[pool_of[j]], first_arc[pool_of[j] + 1]):
+            arcs[n], spots[n] = a, spot[a]
+            spot[a] = in_spot[in_place[a]] = 0.0
+            n += 1
+    return arcs, spots
+
+
+@compiled
+def coin_prices(
     moved: IntArray,
     start: IntArray,
     token: IntArray,
     reserve: Array,
     weight: Array,
     into: Array,
+    out: Array,
     lam: Array,
     mu: Array,
-    pool_of: IntArray,
-    first_arc: IntArray,
-    in_place: IndexArray,
-    in_spot: Array,
     floor: Array,
-) -> tuple[IntArray, Array]:
-    """Raise the floors of the coins of joint pools and take their pairs out of ``in_spot``.
-
-    Returns where in ``in_spot`` and what was there, for the caller to put back.
-    """
-    count = 0
+    ceiling: Array,
+) -> None:
+    """What moved joint pools give for a first unit of a coin, and for how much they sell one."""
     for j in moved:
-        count += first_arc[pool_of[j] + 1] - first_arc[pool_of[j]]
         for c in range(start[j], start[j + 1]):
             if token[c] >= 0:
-                worth = into[c] * (lam[j] * weight[c] / reserve[c] + mu[j])
-                floor[token[c]] = max(floor[token[c]], worth)
-    places, spots = np.empty(count, np.int64), np.empty(count)
-    n = 0
-    for j in moved:
-        for a in range(first_arc[pool_of[j]], first_arc[pool_of[j] + 1]):
-            places[n] = in_place[a]
-            spots[n] = in_spot[places[n]]
-            in_spot[places[n]] = 0.0
-            n += 1
-    return places, spots
+                worth = lam[j] * weight[c] / reserve[c] + mu[j]
+                floor[token[c]] = max(floor[token[c]], into[c] * worth)
+                ceiling[token[c]] = min(ceiling[token[c]], worth / out[c])
+
+
+@compiled
+def costs(
+    out_start: IntArray,
+    out_arc: IndexArray,
+    head: IndexArray,
+    spot: Array,
+    cap: Array,
+    ceiling: Array,
+    most_visits: int,
+    cost: Array,
+) -> bool:
+    """For how much a first unit of every token can be had from tokens at their caps.
+
+    Label-correcting with a queue; False when it does not end.
+    """
+    count = len(cost)
+    waiting = np.zeros(count, np.bool_)
+    visits = np.zeros(count, np.int32)
+    queue = np.empty(count + 1, np.int64)
+    first, after = 0, 0
+    for t in range(count):
+        cost[t] = cap[t] if cap[t] < inf else ceiling[t]
+        if cost[t] < inf:
+            waiting[t] = True
+            queue[after] = t
+            after += 1
+    while first != after:
+        i = queue[first]
+        first = first + 1 if first < count else 0
+        waiting[i] = False
+        visits[i] += 1
+        if visits[i] > most_visits:
+            return False
+        for place in range(out_start[i], out_start[i + 1]):
+            a = out_arc[place]
+            j = head[a]
+            if spot[a] <= 0.0 or cap[j] < inf:
+                continue
+            value = cost[i] / spot[a]
+            if value < cost[j] * (1.0 - 1e-15):
+                cost[j] = value
+                if not waiting[j]:
+                    waiting[j] = True
+                    queue[after] = j
+                    after = after + 1 if after < count else 0
+    return True
 
 
 @compiled
@@ -196,4 +258,51 @@ def ways(
             found[n] = best
             n += 1
             t = head[best]
+    return np.unique(found[:n])
+
+
+@compiled
+def ways_to(
+    arcs: IntArray,
+    tail: IndexArray,
+    in_start: IntArray,
+    in_arc: IndexArray,
+    in_tail: IndexArray,
+    in_spot: Array,
+    cost: Array,
+    ends: Array,
+    most: int,
+) -> IntArray:
+    """The arcs, at most ``most`` each, along which the tails of ``arcs`` can be had at their cost.
+
+    As in :func:`ways`, pairs that promise a token for less than its cost are those of moved pools.
+    """
+    found = np.empty(4 * len(arcs) + 16, np.int64)
+    n = 0
+    seen = np.zeros(len(cost), np.bool_)
+    for a in arcs:
+        t = tail[a]
+        for _ in range(most):
+            if ends[t] < inf or seen[t]:
+                break
+            seen[t] = True
+            if n + len(arcs) + in_start[t + 1] - in_start[t] >= len(found):
+                room = len(found) + in_start[t + 1] - in_start[t]
+                found = np.append(found, np.empty(room, np.int64))
+            best, least, below = -1, cost[t] * (1.0 + 1e-12), n
+            for place in range(in_start[t], in_start[t + 1]):
+                if in_spot[place] <= 0.0:
+                    continue
+                value = cost[in_tail[place]] / in_spot[place]
+                if value < cost[t] * (1.0 - 1e-12):
+                    found[below] = in_arc[place]
+                    below += 1
+                elif value < least:
+                    best, least = place, value
+            if best < 0:
+                n = below
+                break
+            found[n] = in_arc[best]
+            n += 1
+            t = in_tail[best]
     return np.unique(found[:n])

@@ -288,10 +288,10 @@ def following(
 class Joints:
     """Pools of three or more coins, coin by coin; see :mod:`solver.core.routing.joint`.
 
-    ``of_pool[p]`` is the joint pool of pool p or −1, ``pool_of[j]`` the way back; the coins of j are
-    start[j]…start[j + 1]. In
-    the invariant's units a coin has ``reserve``; one numeraire paid in is ``gross`` units, ``into``
-    after the fee; one unit taken out is ``out`` numeraire. ``excess`` is E, 0 for a weighted pool.
+    ``of_pool[p]`` is the joint pool of pool p or −1, ``pool_of[j]`` the way back; j's coins are
+    start[j]…start[j + 1]. In the invariant's units a coin has ``reserve``; one numeraire paid in is
+    ``gross`` units, ``into`` after the fee; one unit taken out is ``out`` numeraire. ``excess`` is
+    E, 0 for a weighted pool.
     ``coin_in[a]`` and ``coin_out[a]`` are the coins of arc a, −1 for arcs of other pools.
     """
 

@@ -8,14 +8,23 @@ is always a feasible route and a true bound; how far apart they are is part of t
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import inf
 
 import numpy as np
 from msgspec import Struct
 
 from solver.core.kernels import Array, IntArray
-from solver.core.routing.extension import extend, gaining, moved_pools, ways
+from solver.core.routing.extension import (
+    coin_prices,
+    costs,
+    extend,
+    gaining,
+    silence,
+    ways,
+    ways_to,
+)
 from solver.core.routing.flow import order_tokens, prune, push
 from solver.core.routing.joint import gaining_pairs, joint_total
 from solver.core.routing.labels import fewest_hops, select
@@ -28,10 +37,14 @@ _MOST_ROUNDS = 24
 _ADDED = 100
 _PATH = 16
 _NEAR = 12e-4
+_FAR = 30.0  # tolerances between value and bound that are worth a look at what tokens cost
+_FLOWS = 1e-7  # of the order: what a token must receive for its price to be the interior point's
 _MOVED = 1e-6  # of the order: what a joint pool takes that is moved by it
 _THRESHOLDS = (1e-6, 3e-5, 5e-4)
 _VISITS = 40
 _WARM_ROUNDS = 6
+_IDLE = 2  # rounds in which nothing changes, after which nothing will
+_FINEST = 1e-5  # of the tolerance: the accuracy of the interior point in the last rounds
 _GROWTH = 2.5  # how much longer than the last a round may take
 _WHOLE = 0.03
 _LOOSE = 1e-3  # gaps above it are worth a pass at the reference prices
@@ -101,11 +114,11 @@ def find_route(
 ) -> tuple[Route, Warm | None]:
     """The best route for ``amount`` (numeraire) within ``tolerance``, or as far as ``clock`` lets.
 
-    A warm state that stalls is dropped and the order solved again from nothing. Where tokens can
-    be turned into more of themselves, candidates prove nothing, and all arcs are solved together.
-    With a ``keep_rate`` any part may stay unsold at that worth per unit: the route's ``amount`` is
-    then what is sold, and value and bound contain what the rest is worth. ValueError for an amount
-    that is not positive and finite, and unless source and target are two tokens of the network.
+    A warm state that runs out of rounds is dropped and the order solved again from nothing. Where
+    tokens can be turned into more of themselves, candidates prove nothing, and all arcs are solved
+    together. With a ``keep_rate`` any part may stay unsold at that worth per unit: the route's
+    ``amount`` is then what is sold, value and bound contain the rest's worth. ValueError unless it
+    is positive and finite, and unless source and target are two tokens of the network.
     """
     count = len(network.tokens)
     if source == target or not (0 <= source < count and 0 <= target < count):
@@ -116,7 +129,7 @@ def find_route(
     if warm is not None:
         search.resume(warm)
         search.run(_WARM_ROUNDS)
-        if search.finished:
+        if search.finished or (search.exhausted and search.near):
             return search.answer()
     if not search.cyclic:
         search.begin()
@@ -167,6 +180,7 @@ class _Search:
         self._network = network
         self._clock = clock
         self.cyclic = False
+        self.exhausted = False
         self._keep_rate = keep_rate
         self._source, self._target = source, target
         self._amount, self._tolerance = amount, tolerance
@@ -191,6 +205,12 @@ class _Search:
     def certified(self) -> bool:
         """Whether value and bound are within the tolerance."""
         return self._bound < inf and self._bound - self._best[0] <= self._tolerance * self._bound
+
+    @property
+    def near(self) -> bool:
+        """Whether candidates of another search would hardly help."""
+        bound = min(self._bound, self._best_guess)
+        return bound - self._best[0] <= _LOOSE * self._amount
 
     @property
     def finished(self) -> bool:
@@ -225,7 +245,7 @@ class _Search:
 
     def run(self, most_rounds: int) -> None:
         """Rounds until certified, out of time, or nothing more changes."""
-        threshold, accuracy = 1e-7, 1e-2
+        accuracy, idle = 1e-2, 0
         before, spent = inf, 0.0
         for _ in range(most_rounds):
             started = self._clock.now()
@@ -235,14 +255,16 @@ class _Search:
             solved = self._solve(accuracy)
             if solved is None:
                 return
-            grew = self._prove(solved, threshold)
+            grew = self._prove(solved)
             if self.certified or self.cyclic:
                 return
             gap = min(self._bound, self._best_guess) - self._best[0]
-            if gap > 0.5 * before or not grew:
-                accuracy *= 0.3
-                if accuracy < 1e-5:
-                    return
+            idle = 0 if grew or gap < 0.9 * before else idle + 1
+            if idle == _IDLE:  # what is left, the route loses on the way through moved pools
+                self.exhausted = True
+                return
+            if gap > 0.5 * before:
+                accuracy = max(0.3 * accuracy, _FINEST)
             before = gap
             spent = self._clock.now() - started
 
@@ -428,38 +450,67 @@ class _Search:
                 there = there[np.argsort(rank[local.tail[there]], kind="stable")]
                 self._best = (value + worth, arcs[there], used[there], sold)
 
-    def _extend(self, solved: _Solved, cap: Array, floor: Array, whole: Array) -> bool:
-        """ν of every token into ``whole``, floors of moved pools' coins into ``floor``."""
-        network, joint = self._network, self._network.joint
-        moved = solved.moved[solved.lam[solved.moved] > 0.0]
-        places, spots = moved_pools(
-            moved, joint.start, joint.token, joint.reserve, joint.weight, joint.into, solved.lam,
-            solved.mu, joint.pool_of, network.first_arc, network.in_place, network.in_spot, floor,
-        )  # fmt: skip
-        try:
-            return extend(
-                network.in_start, network.in_tail, network.in_spot, cap, floor, self._target,
-                _VISITS, whole,
-            )  # fmt: skip
-        finally:
-            network.in_spot[places] = spots
-
-    def _prove(self, solved: _Solved, threshold: float) -> bool:
+    def _prove(self, solved: _Solved) -> bool:
         """Extend the prices, keep the bound if it is better, add what breaks it."""
-        network, tokens = self._network, solved.tokens
-        cap = np.full(len(network.tokens), inf)
-        fixed = (solved.inflow > threshold) | (tokens == self._source)
+        network, joint, tokens = self._network, self._network.joint, solved.tokens
+        count = len(network.tokens)
+        cap, floor, ceiling = np.full(count, inf), np.zeros(count), np.full(count, inf)
+        fixed = (solved.inflow > _FLOWS) | (tokens == self._source)
         cap[tokens] = np.where(fixed, solved.nu, inf)
         cap[self._target] = 1.0
-        floor, whole = np.zeros(len(network.tokens)), np.empty(len(network.tokens))
-        ended = self._extend(solved, cap, floor, whole)
-        if not ended:
+        moved = solved.moved[solved.lam[solved.moved] > 0.0]
+        coin_prices(
+            moved, joint.start, joint.token, joint.reserve, joint.weight, joint.into, joint.out,
+            solved.lam, solved.mu, floor, ceiling,
+        )  # fmt: skip
+        whole = self._extend(moved, cap, floor)
+        if whole is None:
             self.cyclic = True
             self._note = "arbitrage in the graph"
             return False
         capped = np.unique(
             np.concatenate([tokens[fixed], [self._target], np.nonzero(floor > 0.0)[0]])
         )
+        arcs, gains = self._bound_at(whole, capped, solved)
+        if self.certified:
+            return True
+        # members of the candidates may lead to where their way on is missing
+        seeds = ~self._useful[arcs] | (cap[network.head[arcs]] == inf)
+        found = [self._onward(arcs[seeds], gains[seeds], whole, cap)]
+        group = joint.of_pool[network.pool[arcs]]
+        found.append(
+            gaining_pairs(
+                group, joint.pool_of, network.first_arc, joint.coin_in, joint.coin_out,
+                joint.token, joint.reserve, joint.weight, joint.into, joint.out, whole,
+                solved.lam, solved.mu,
+            )
+        )  # fmt: skip
+        if self._best_guess - self._best[0] > _FAR * self._tolerance * self._best_guess:
+            cost = self._costs(moved, cap, ceiling)
+            if cost is not None:
+                limit = np.minimum(cap, cost)
+                whole = self._extend(moved, limit, floor)
+                if whole is None:
+                    whole = limit
+                arcs, gains = self._bound_at(whole, np.arange(count), solved)
+                if self.certified:
+                    return True
+                found.append(self._onward(arcs, gains, whole, limit))
+                found.append(
+                    ways_to(
+                        found[-1], network.tail, network.in_start, network.in_arc,
+                        network.in_tail, network.in_spot, cost, cap, _PATH,
+                    )
+                )  # fmt: skip
+        self._guess = whole  # the next round takes ticks and levels as far as these prices
+        self._warm = True
+        before = len(self._candidates)
+        self._add(np.unique(np.concatenate(found)))
+        return len(self._candidates) > before
+
+    def _bound_at(self, whole: Array, capped: IntArray, solved: _Solved) -> tuple[IntArray, Array]:
+        """Keep the bound at these prices if it is better; the arcs that gain, and their gains."""
+        network = self._network
         arcs, gains = gaining(
             capped, network.out_start, network.out_arc, network.head, network.spot, whole,
             network.kind, network.par, network.table, network.rows,
@@ -472,25 +523,51 @@ class _Search:
             self._best_guess, self._pending = guess, pending
             if guess - self._best[0] <= self._tolerance * guess:
                 self._settle_bound()
-        if self.certified:
-            return True
-        self._guess = whole  # the next round takes ticks and levels as far as these prices
-        # members of the candidates may lead to where their way on is missing
-        seeds = ~self._useful[arcs] | (cap[network.head[arcs]] == inf)
-        arcs, gains = arcs[seeds], gains[seeds]
+        return arcs, gains
+
+    def _onward(self, arcs: IntArray, gains: Array, whole: Array, cap: Array) -> IntArray:
+        """The arcs that gain most and their ways on to tokens with a cap."""
+        network = self._network
         if len(arcs) > _ADDED:
             top = np.argpartition(-gains, _ADDED)[:_ADDED]
             arcs = arcs[np.sort(top)]
-        joint = network.joint
-        pairs = gaining_pairs(
-            group, joint.pool_of, network.first_arc, joint.coin_in, joint.coin_out, joint.token,
-            joint.reserve, joint.weight, joint.into, joint.out, whole, solved.lam, solved.mu,
+        return ways(
+            arcs, network.out_start, network.out_arc, network.head, network.spot, whole, cap,
+            self._target, _PATH,
         )  # fmt: skip
-        found = ways(
-            np.concatenate([arcs, pairs]), network.out_start, network.out_arc, network.head,
-            network.spot, whole, cap, self._target, _PATH,
+
+    def _extend(self, moved: IntArray, cap: Array, floor: Array) -> Array | None:
+        """ν of every token; None where a cycle gains."""
+        network = self._network
+        whole = np.empty(len(network.tokens))
+        with self._silenced(moved):
+            ended = extend(
+                network.in_start, network.in_tail, network.in_spot, cap, floor, self._target,
+                _VISITS, whole,
+            )  # fmt: skip
+        return whole if ended else None
+
+    def _costs(self, moved: IntArray, cap: Array, ceiling: Array) -> Array | None:
+        """For how much every token can be had."""
+        network = self._network
+        cost = np.empty(len(network.tokens))
+        with self._silenced(moved):
+            ended = costs(
+                network.out_start, network.out_arc, network.head, network.spot, cap, ceiling,
+                _VISITS, cost,
+            )  # fmt: skip
+        return cost if ended else None
+
+    @contextmanager
+    def _silenced(self, moved: IntArray) -> Iterator[None]:
+        """Without the pairs of joint pools that the order moves."""
+        network = self._network
+        arcs, spots = silence(
+            moved, network.joint.pool_of, network.first_arc, network.in_place, network.spot,
+            network.in_spot,
         )  # fmt: skip
-        self._warm = True
-        before = len(self._candidates)
-        self._add(found)
-        return len(self._candidates) > before
+        try:
+            yield
+        finally:
+            network.spot[arcs] = spots
+            network.in_spot[network.in_place[arcs]] = spots
