@@ -36,6 +36,9 @@ from solver.wire.solution import (
     reason_document,
 )
 
+#: In place of a pool: the solver paid from its own, or orders matched and none was needed.
+INVENTORY, MATCHED = "inventory", "orders"
+
 #: The decimals of the tokens that are traded here.
 Decimals = Mapping[TokenId, int]
 
@@ -345,7 +348,7 @@ def _route(record: IntentRecord, book: Book) -> list[HopView]:
         return []
     sell, buy = record.intent.swap.sell, record.intent.swap.buy
     steps = [(leg.token_in, leg.token_out, leg.pool) for leg in batch.solution.legs]
-    steps += [(use.token_in, use.token_out, "inventory") for use in batch.solution.inventory]
+    steps += [(use.token_in, use.token_out, INVENTORY) for use in batch.solution.inventory]
     ahead, behind = {sell}, {buy}
     for _ in steps:
         ahead |= {head for tail, head, _ in steps if tail in ahead}
@@ -355,7 +358,7 @@ def _route(record: IntentRecord, book: Book) -> list[HopView]:
         for tail, head, pool in steps
         if tail in ahead and head in behind and head != sell and tail != buy
     ]
-    return hops or [HopView(str(sell), str(buy), "orders")]
+    return hops or [HopView(str(sell), str(buy), MATCHED)]
 
 
 def surplus_bps(swap: Swap, sold: int, bought: int) -> str:
