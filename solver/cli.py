@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -156,8 +158,19 @@ def _welcome(daemon: Daemon, url: str) -> None:
         typer.echo("accounts to play with (funded and approved on every local chain):")
         for number, address in enumerate(accounts):
             typer.echo(f"  {number}  {address}")
-        typer.echo("next: thalweg submit --sell WETH --buy USDC --amount 1 --account 0")
+        typer.echo(f"next: {own_name()} submit --sell WETH --buy USDC --amount 1 --account 0")
     typer.echo(f"api:  {url}/v1/openapi.json   stop with Ctrl-C")
+
+
+def own_name() -> str:
+    """What to type for this command: its name where PATH leads to it, else how it was called."""
+    called = Path(sys.argv[0])
+    found = shutil.which("thalweg")
+    if found is not None and Path(found).resolve() == called.resolve():
+        return "thalweg"
+    if called.name != "thalweg":
+        return f"{shlex.quote(sys.executable)} -m solver"
+    return shlex.quote(sys.argv[0])
 
 
 @app.command()
@@ -425,7 +438,7 @@ def submit(
         _print_json(view)
     else:
         typer.echo(view.id)
-        typer.echo(f"next: thalweg status {view.id}")
+        typer.echo(f"next: {own_name()} status {view.id}")
 
 
 @app.command()

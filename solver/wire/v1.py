@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -401,8 +401,8 @@ def quote_view(swap: Swap, digest: str, solution: Solution, decimals: Decimals) 
     )
 
 
-def graph_view(snapshot: Snapshot) -> GraphView:
-    """The snapshot as a graph."""
+def graph_view(snapshot: Snapshot, venue_of: Callable[[str], str]) -> GraphView:
+    """The snapshot as a graph; ``venue_of`` names the venue that a pool came from."""
     tokens = sorted({str(token) for pool in snapshot.pools for token in pool.tokens})
     return GraphView(
         snapshot.hash,
@@ -413,7 +413,7 @@ def graph_view(snapshot: Snapshot) -> GraphView:
         tokens,
         [PoolView(pool.id, [str(token) for token in pool.tokens]) for pool in snapshot.pools],
         [
-            ArcView(pool.id.partition(":")[0], pool.id, str(token_in), str(token_out), kind)
+            ArcView(venue_of(pool.id), pool.id, str(token_in), str(token_out), kind)
             for pool in snapshot.pools
             for token_in, token_out, kind in directions(pool)
         ],

@@ -85,7 +85,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         said = process.stdout.read()
         assert process.wait(timeout=_COMMAND_SECONDS) == 0
         assert "accounts to play with" in said
-        assert "next: thalweg submit" in said
+        assert f"next: {sys.executable} -m solver submit" in said
     for deployment in deployments.values():
         port = int(deployment.url.rsplit(":", 1)[1])
         with socket.socket() as probe:

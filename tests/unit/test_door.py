@@ -41,6 +41,9 @@ class Hall:
         self.troubles: list[str] = []
         self.go_on = asyncio.Event()
 
+    def venue_of(self, pool: str) -> str:
+        return ""
+
     def settlement(self, chain: int) -> str | None:
         return None
 
