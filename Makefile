@@ -62,8 +62,8 @@ format: setup ## let ruff put the code in order
 contracts: $(NODE_STAMP) ## compile the contracts into contracts/artifacts
 	node contracts/build.mjs
 
-crash: setup ## kill -9 the daemon KILLS times at random moments; resumable, report in reports/crash.json
-	$(BIN)/python -m benchmarks.crash --kills $(KILLS)
+crash: setup ## kill -9 the daemon KILLS times at random moments; resumable (FRESH=1 again), report in reports/crash.json
+	$(BIN)/python -m benchmarks.crash --kills $(KILLS) $(if $(FRESH),--fresh)
 
 fuzz: setup ## CORRUPTIONS false claims, all of which the checker must reject; resumable, report in reports/fuzz.json
 	$(BIN)/python -m benchmarks.fuzz --corruptions $(CORRUPTIONS) --workers $(WORKERS)
