@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import crash, machine
+from benchmarks import bench, crash, machine
 
 
 def test_a_crash_report_belongs_to_its_code(
@@ -36,6 +36,13 @@ def test_a_crash_report_belongs_to_its_code(
         report = json.loads(path.read_text(encoding="utf-8"))
         assert report["kills"] == 15
         assert report["code"] == (code or "two")
+
+
+def test_the_time_inside_the_optimiser_is_part_of_the_whole() -> None:
+    alone, several = bench.programs([(5, 1), (8, 3)], 1)
+    assert alone["programs"] == 0
+    assert several["programs"] > 0
+    assert 0.0 < several["programMilliseconds"] <= several["milliseconds"]
 
 
 def test_the_code_has_a_name() -> None:
