@@ -41,7 +41,7 @@ from solver.core.venue import Snapshot
 from solver.intake import blank_swap
 from solver.service import serving
 from solver.wire import v1
-from solver.wire.instance import SwapDocument, swap_to_core
+from solver.wire.swap import SwapDocument, swap_to_core
 
 _SETTLEMENT = "0x" + "5e" * 20
 _UNIT = 10**18

@@ -22,8 +22,8 @@ from solver.core.types import JsonObject, Rejection, Solution, Swap, TokenId
 from solver.core.venue import Snapshot
 from solver.door import from_http, refuse
 from solver.wire import jsonio, v1
-from solver.wire.instance import swap_to_core
-from solver.wire.problem import CONTENT_TYPE, Problem
+from solver.wire.errors import CONTENT_TYPE, Problem
+from solver.wire.swap import swap_document, swap_to_core
 
 log = structlog.get_logger("thalweg.api")
 
@@ -278,7 +278,7 @@ class Api:
         digest = digest_of(swap, settlement)
         return 200, v1.TypedData(
             digest,
-            v1.swap_document(swap),
+            swap_document(swap),
             typed_data(swap, settlement),
             self._service.cancel_typed_data(digest, swap.sell_chain),
         )

@@ -18,7 +18,6 @@ from solver.core.types import (
     TokenId,
 )
 from solver.core.venue import Snapshot
-from solver.wire.instance import SwapDocument
 from solver.wire.jsonio import (
     Address,
     Amount,
@@ -35,6 +34,7 @@ from solver.wire.solution import (
     certificate_document,
     reason_document,
 )
+from solver.wire.swap import SwapDocument, swap_document
 
 #: In place of a pool: the solver paid from its own, or orders matched and none was needed.
 INVENTORY, MATCHED = "inventory", "orders"
@@ -367,14 +367,6 @@ def surplus_bps(swap: Swap, sold: int, bought: int) -> str:
         return ""
     over = bought * swap.sell_amount - sold * swap.buy_amount
     return f"{over * BPS / (sold * swap.buy_amount):.2f}"
-
-
-def swap_document(swap: Swap) -> SwapDocument:
-    """The swap in the spelling of the wire."""
-    fields = {name: getattr(swap, name) for name in SwapDocument.__struct_fields__}
-    texts = ("sell_amount", "buy_amount", "nonce", "max_fee", "min_health")
-    fields.update({name: str(fields[name]) for name in texts})
-    return SwapDocument(**fields)
 
 
 def quote_view(swap: Swap, digest: str, solution: Solution, decimals: Decimals) -> QuoteView:

@@ -27,7 +27,7 @@ from solver.core.venue import Snapshot
 from solver.daemon import Daemon
 from solver.service import local_names, serving
 from solver.wire import v1
-from solver.wire.problem import Problem
+from solver.wire.errors import Problem
 from tests.e2e.make import config_in, eventually
 
 pytestmark = [pytest.mark.xdist_group("daemon"), pytest.mark.asyncio(loop_scope="module")]

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from solver import cli
 from solver.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_FILLED, app
-from solver.wire.instance import swap_from_core
+from solver.wire.swap import swap_from_core
 from tests.make import SETTLEMENT, UNIT, A, B, swap
 
 
