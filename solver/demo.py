@@ -19,7 +19,7 @@ from solver.daemon import Daemon
 from solver.wire import v1
 
 _FINAL = {"settled", "cancelled", "expired", "refunded", "refused"}
-_PATIENCE_SECONDS = 14.0
+_PATIENCE_SECONDS = 60.0  # it ends as soon as everything has shown itself
 _POLL_SECONDS = 0.1
 _BOOK = "levels"
 _CASE, _STATE, _INDENT, _DIGITS = 25, 11, "    ", 8  # of the text for terminals

@@ -54,7 +54,9 @@ def config_file(directory: Path, **replaced: str) -> Path:
     changes = {
         'directory = "data"': f'directory = "{directory}/data"',
         "port = 8645": "port = 0",
-        "venue_timeout_seconds = 2.0": "venue_timeout_seconds = 10.0",
+        "venue_timeout_seconds = 2.0": "venue_timeout_seconds = 60.0",
+        "rpc_timeout_seconds = 5.0": "rpc_timeout_seconds = 60.0",
+        "solve_timeout_seconds = 10.0": "solve_timeout_seconds = 60.0",
     }
     for old, new in {**changes, **replaced}.items():
         assert old in text
