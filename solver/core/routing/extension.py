@@ -4,6 +4,11 @@ Prices are extended backwards from B: ν_t = min(cap_t, max over arcs t→j of �
 without a cap then has ν_t ≥ ν_j f′(0) on each of its arcs, and f is concave with f(0) = 0, so that
 ν_j f(x) − ν_t x ≤ 0: only arcs that leave capped tokens can gain. The bound over them is the bound
 over the whole graph.
+
+A joint pool that the order itself moves is another matter: what f′(0) of a pair says of a coin was
+true before the move. There the coin is worth at least what paying it in is worth at the pool's λ
+and μ, a floor of its own, and the pairs take no part (:func:`moved_pools`). Their coins then count
+as capped ones.
 """
 
 from __future__ import annotations
@@ -23,23 +28,27 @@ def extend(
     in_tail: IndexArray,
     in_spot: Array,
     cap: Array,
+    floor: Array,
     target: int,
     most_visits: int,
     nu: Array,
 ) -> bool:
     """Write ν of every token; False when a gaining cycle keeps it from ending.
 
-    ``cap`` is ∞ where a token has no cap. Label-correcting with a queue.
+    ``cap`` is ∞ where a token has no cap, ``floor`` 0 where it has no floor; a cap is stronger.
+    Label-correcting with a queue.
     """
     count = len(nu)
-    nu[:] = 0.0
-    nu[target] = 1.0
     waiting = np.zeros(count, np.bool_)
     visits = np.zeros(count, np.int32)
     queue = np.empty(count + 1, np.int64)
-    first, after = 0, 1
-    queue[0] = target
-    waiting[target] = True
+    first, after = 0, 0
+    for t in range(count):
+        nu[t] = 1.0 if t == target else min(floor[t], cap[t])
+        if nu[t] > 0.0:
+            waiting[t] = True
+            queue[after] = t
+            after += 1
     while first != after:
         j = queue[first]
         first += 1
@@ -66,6 +75,44 @@ def extend(
                         if after > count:
                             after = 0
     return True
+
+
+@compiled
+def moved_pools(
+    moved: IntArray,
+    start: IntArray,
+    token: IntArray,
+    reserve: Array,
+    weight: Array,
+    into: Array,
+    lam: Array,
+    mu: Array,
+    pool_of: IntArray,
+    first_arc: IntArray,
+    in_place: IndexArray,
+    in_spot: Array,
+    floor: Array,
+) -> tuple[IntArray, Array]:
+    """Raise the floors of the coins of joint pools and take their pairs out of ``in_spot``.
+
+    Returns where in ``in_spot`` and what was there, for the caller to put back.
+    """
+    count = 0
+    for j in moved:
+        count += first_arc[pool_of[j] + 1] - first_arc[pool_of[j]]
+        for c in range(start[j], start[j + 1]):
+            if token[c] >= 0:
+                worth = into[c] * (lam[j] * weight[c] / reserve[c] + mu[j])
+                floor[token[c]] = max(floor[token[c]], worth)
+    places, spots = np.empty(count, np.int64), np.empty(count)
+    n = 0
+    for j in moved:
+        for a in range(first_arc[pool_of[j]], first_arc[pool_of[j] + 1]):
+            places[n] = in_place[a]
+            spots[n] = in_spot[places[n]]
+            in_spot[places[n]] = 0.0
+            n += 1
+    return places, spots
 
 
 @compiled
@@ -103,8 +150,8 @@ def gaining(
 
 
 @compiled
-def follow(
-    start: int,
+def ways(
+    arcs: IntArray,
     out_start: IntArray,
     out_arc: IndexArray,
     head: IndexArray,
@@ -113,21 +160,40 @@ def follow(
     ends: Array,
     target: int,
     most: int,
-    found: IntArray,
-) -> int:
-    """The arcs from a token to a capped one or to B along which its price arose, into ``found``."""
+) -> IntArray:
+    """The arcs, and from each on the at most ``most`` arcs along which the price of its head arose.
+
+    A way ends at a capped token (``ends`` < ∞), at B, and where the price is a floor. There the
+    arcs worth more than the price, which only pairs of moved pools are, say which pools to use.
+    Each arc is named once.
+    """
+    found = np.empty(4 * len(arcs) + 16, np.int64)
     n = 0
-    t = start
-    while t != target and ends[t] == inf and n < most:
-        best, best_value = -1, 0.0
-        for place in range(out_start[t], out_start[t + 1]):
-            a = out_arc[place]
-            value = nu[head[a]] * spot[a]
-            if value > best_value:
-                best, best_value = a, value
-        if best < 0:
-            break
-        found[n] = best
+    seen = np.zeros(len(nu), np.bool_)
+    for a in arcs:
+        found[n] = a
         n += 1
-        t = head[best]
-    return n
+        t = head[a]
+        for _ in range(most):
+            if t == target or ends[t] < inf or seen[t]:
+                break
+            seen[t] = True
+            if n + len(arcs) + out_start[t + 1] - out_start[t] >= len(found):
+                room = len(found) + out_start[t + 1] - out_start[t]
+                found = np.append(found, np.empty(room, np.int64))
+            best, best_value, above = -1, nu[t] * (1.0 - 1e-12), n
+            for place in range(out_start[t], out_start[t + 1]):
+                b = out_arc[place]
+                value = nu[head[b]] * spot[b]
+                if value > nu[t] * (1.0 + 1e-12):
+                    found[above] = b
+                    above += 1
+                elif value > best_value:
+                    best, best_value = b, value
+            if best < 0:
+                n = above
+                break
+            found[n] = best
+            n += 1
+            t = head[best]
+    return np.unique(found[:n])

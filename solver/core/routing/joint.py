@@ -235,6 +235,45 @@ def joint_total(
 
 
 @compiled
+def gaining_pairs(
+    group: IntArray,
+    pool_of: IntArray,
+    first_arc: IntArray,
+    coin_in: IntArray,
+    coin_out: IntArray,
+    token: IntArray,
+    reserve: Array,
+    weight: Array,
+    into: Array,
+    out: Array,
+    nu: Array,
+    lam: Array,
+    mu: Array,
+) -> IntArray:
+    """The pairs that the joint trade at λ and μ uses, of the pools in ``group`` (−1 is none).
+
+    Such a pair need not gain by itself: what others trade makes its coin cheap or dear.
+    """
+    found = np.empty(16, np.int64)
+    n = 0
+    seen = np.zeros(len(pool_of), np.bool_)
+    for j in group:
+        if j < 0 or seen[j] or lam[j] <= 0.0:
+            continue
+        seen[j] = True
+        for a in range(first_arc[pool_of[j]], first_arc[pool_of[j] + 1]):
+            i, o = coin_in[a], coin_out[a]
+            pays = _net(reserve[i], weight[i], into[i], out[i], nu[token[i]], lam[j], mu[j])
+            takes = _net(reserve[o], weight[o], into[o], out[o], nu[token[o]], lam[j], mu[j])
+            if pays > 0.0 and takes < 0.0:
+                if n >= len(found):
+                    found = np.append(found, np.empty(n, np.int64))
+                found[n] = a
+                n += 1
+    return found[:n]
+
+
+@compiled
 def stable_d(balance: Array, ann: float) -> float:
     """D of the stable invariant, by Newton from the sum of the balances."""
     n = len(balance)

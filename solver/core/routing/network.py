@@ -255,13 +255,13 @@ class Network:
         self.in_start = np.searchsorted(self.head[self.in_arc], np.arange(count + 1))
         self.in_tail: IndexArray = self.tail[self.in_arc]
         self.in_spot: Array = np.empty(len(self.in_arc))
-        self._in_place: IndexArray = np.empty(len(self.in_arc), np.int32)
-        self._in_place[self.in_arc] = np.arange(len(self.in_arc), dtype=np.int32)
+        self.in_place: IndexArray = np.empty(len(self.in_arc), np.int32)
+        self.in_place[self.in_arc] = np.arange(len(self.in_arc), dtype=np.int32)
 
     def _refresh(self, changed: IntArray) -> None:
         kernel.prepare(
             self.kind, self.par, self.table, self.rows, changed,
-            self.spot, self.in_spot, self._in_place,
+            self.spot, self.in_spot, self.in_place,
         )  # fmt: skip
         for step, cached in self._rates.items():
             kernel.rates(self.kind, self.par, self.table, self.rows, changed, 2.0**step, cached)
@@ -288,7 +288,8 @@ def following(
 class Joints:
     """Pools of three or more coins, coin by coin; see :mod:`solver.core.routing.joint`.
 
-    ``of_pool[p]`` is the joint pool of pool p or −1, and its coins are start[j]…start[j + 1]. In
+    ``of_pool[p]`` is the joint pool of pool p or −1, ``pool_of[j]`` the way back; the coins of j are
+    start[j]…start[j + 1]. In
     the invariant's units a coin has ``reserve``; one numeraire paid in is ``gross`` units, ``into``
     after the fee; one unit taken out is ``out`` numeraire. ``excess`` is E, 0 for a weighted pool.
     ``coin_in[a]`` and ``coin_out[a]`` are the coins of arc a, −1 for arcs of other pools.
@@ -323,9 +324,10 @@ class Joints:
         kinds = np.array(self._kinds).reshape(len(self._kinds), 2)
         self.ann, self.excess = np.ascontiguousarray(kinds[:, 0]), kinds[:, 1].copy()
         network = self._network
+        self.pool_of: IntArray = np.nonzero(self.of_pool >= 0)[0]
         self.coin_in: IntArray = np.full(network.arc_count, -1, np.int64)
         self.coin_out: IntArray = np.full(network.arc_count, -1, np.int64)
-        for number in np.nonzero(self.of_pool >= 0)[0]:
+        for number in self.pool_of:
             first = int(self.start[self.of_pool[number]])
             coins = self.token[first : self.start[self.of_pool[number] + 1]].tolist()
             for a in range(network.first_arc[number], network.first_arc[number + 1]):

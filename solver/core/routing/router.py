@@ -15,9 +15,9 @@ import numpy as np
 from msgspec import Struct
 
 from solver.core.kernels import Array, IntArray
-from solver.core.routing.extension import extend, follow, gaining
+from solver.core.routing.extension import extend, gaining, moved_pools, ways
 from solver.core.routing.flow import order_tokens, prune, push
-from solver.core.routing.joint import joint_total
+from solver.core.routing.joint import gaining_pairs, joint_total
 from solver.core.routing.labels import fewest_hops, select
 from solver.core.routing.model import Local, build_model, localise
 from solver.core.routing.network import Network
@@ -28,6 +28,7 @@ _MOST_ROUNDS = 24
 _ADDED = 100
 _PATH = 16
 _NEAR = 12e-4
+_MOVED = 1e-6  # of the order: what a joint pool takes that is moved by it
 _THRESHOLDS = (1e-6, 3e-5, 5e-4)
 _VISITS = 40
 _WARM_ROUNDS = 6
@@ -128,8 +129,11 @@ def find_route(
 def fair_prices(network: Network, target: int) -> Array | None:
     """Prices at which no arc gains, 1 at the target; None where a cycle of arcs does."""
     nu = np.empty(len(network.tokens))
-    cap = np.full(len(network.tokens), inf)
-    ended = extend(network.in_start, network.in_tail, network.in_spot, cap, target, _VISITS, nu)
+    count = len(network.tokens)
+    ended = extend(
+        network.in_start, network.in_tail, network.in_spot, np.full(count, inf), np.zeros(count),
+        target, _VISITS, nu,
+    )  # fmt: skip
     gains = ended and bool(
         np.any(network.spot * nu[network.head] > nu[network.tail] * (1.0 + 1e-15))
     )
@@ -137,13 +141,14 @@ def fair_prices(network: Network, target: int) -> Array | None:
 
 
 class _Solved(Struct, frozen=True):
-    """Local tokens, their ν and inflow, and λ and μ of the joint pools that took part."""
+    """Local tokens, their ν and inflow; λ and μ of the joint pools, and which of them moved."""
 
     tokens: IntArray
     nu: Array
     inflow: Array
     lam: Array
     mu: Array
+    moved: IntArray
 
 
 class _Search:
@@ -235,9 +240,8 @@ class _Search:
                 return
             gap = min(self._bound, self._best_guess) - self._best[0]
             if gap > 0.5 * before or not grew:
-                threshold *= 1e-4
                 accuracy *= 0.3
-                if threshold < 1e-30:
+                if accuracy < 1e-5:
                     return
             before = gap
             spent = self._clock.now() - started
@@ -395,7 +399,9 @@ class _Search:
         inflow = np.zeros(len(local.tokens))
         np.add.at(inflow, local.head, flow)
         lam, mu = model.multipliers(prices)
-        return _Solved(local.tokens, prices[: len(local.tokens)], inflow, lam, mu)
+        group = network.joint.of_pool[network.pool[arcs]]
+        moved = np.unique(group[(group >= 0) & (flow > _MOVED)])
+        return _Solved(local.tokens, prices[: len(local.tokens)], inflow, lam, mu, moved)
 
     def _improve(self, arcs: IntArray, local: Local, flow: Array, unsold: float) -> None:
         sold = (1.0 - unsold) * self._amount
@@ -422,6 +428,22 @@ class _Search:
                 there = there[np.argsort(rank[local.tail[there]], kind="stable")]
                 self._best = (value + worth, arcs[there], used[there], sold)
 
+    def _extend(self, solved: _Solved, cap: Array, floor: Array, whole: Array) -> bool:
+        """ν of every token into ``whole``, floors of moved pools' coins into ``floor``."""
+        network, joint = self._network, self._network.joint
+        moved = solved.moved[solved.lam[solved.moved] > 0.0]
+        places, spots = moved_pools(
+            moved, joint.start, joint.token, joint.reserve, joint.weight, joint.into, solved.lam,
+            solved.mu, joint.pool_of, network.first_arc, network.in_place, network.in_spot, floor,
+        )  # fmt: skip
+        try:
+            return extend(
+                network.in_start, network.in_tail, network.in_spot, cap, floor, self._target,
+                _VISITS, whole,
+            )  # fmt: skip
+        finally:
+            network.in_spot[places] = spots
+
     def _prove(self, solved: _Solved, threshold: float) -> bool:
         """Extend the prices, keep the bound if it is better, add what breaks it."""
         network, tokens = self._network, solved.tokens
@@ -429,15 +451,15 @@ class _Search:
         fixed = (solved.inflow > threshold) | (tokens == self._source)
         cap[tokens] = np.where(fixed, solved.nu, inf)
         cap[self._target] = 1.0
-        whole = np.empty(len(network.tokens))
-        ended = extend(
-            network.in_start, network.in_tail, network.in_spot, cap, self._target, _VISITS, whole
-        )
+        floor, whole = np.zeros(len(network.tokens)), np.empty(len(network.tokens))
+        ended = self._extend(solved, cap, floor, whole)
         if not ended:
             self.cyclic = True
             self._note = "arbitrage in the graph"
             return False
-        capped = np.unique(np.append(tokens[fixed], self._target))
+        capped = np.unique(
+            np.concatenate([tokens[fixed], [self._target], np.nonzero(floor > 0.0)[0]])
+        )
         arcs, gains = gaining(
             capped, network.out_start, network.out_arc, network.head, network.spot, whole,
             network.kind, network.par, network.table, network.rows,
@@ -453,22 +475,22 @@ class _Search:
         if self.certified:
             return True
         self._guess = whole  # the next round takes ticks and levels as far as these prices
-        unused = ~self._useful[arcs]  # new ones, and members that led nowhere so far
-        arcs, gains = arcs[unused], gains[unused]
-        if len(arcs) == 0:
-            return False
+        # members of the candidates may lead to where their way on is missing
+        seeds = ~self._useful[arcs] | (cap[network.head[arcs]] == inf)
+        arcs, gains = arcs[seeds], gains[seeds]
         if len(arcs) > _ADDED:
             top = np.argpartition(-gains, _ADDED)[:_ADDED]
             arcs = arcs[np.sort(top)]
-        found = np.empty(_PATH, np.int64)
-        more = [arcs]
-        for a in arcs:
-            count = follow(
-                int(network.head[a]), network.out_start, network.out_arc, network.head,
-                network.spot, whole, cap, self._target, _PATH, found,
-            )  # fmt: skip
-            more.append(found[:count].copy())
+        joint = network.joint
+        pairs = gaining_pairs(
+            group, joint.pool_of, network.first_arc, joint.coin_in, joint.coin_out, joint.token,
+            joint.reserve, joint.weight, joint.into, joint.out, whole, solved.lam, solved.mu,
+        )  # fmt: skip
+        found = ways(
+            np.concatenate([arcs, pairs]), network.out_start, network.out_arc, network.head,
+            network.spot, whole, cap, self._target, _PATH,
+        )  # fmt: skip
         self._warm = True
         before = len(self._candidates)
-        self._add(np.unique(np.concatenate(more)))
+        self._add(found)
         return len(self._candidates) > before
