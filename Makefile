@@ -13,7 +13,23 @@ KILLS ?= 200
 CORRUPTIONS ?= 10000
 BENCH_OPTIONS = $(if $(FRESH),--fresh) $(if $(QUICK),--quick)
 
-need = command -v $(1) >/dev/null || { echo "missing prerequisite: $(1) ($(2))" >&2; exit 3; }
+# Everything that is missing is named at once, before anything is installed.
+define prerequisites
+@missing=0; lack() { echo "missing prerequisite: $$1" >&2; missing=1; }; \
+if ! command -v $(PYTHON) >/dev/null; then lack "$(PYTHON) (Python 3.11 or newer)"; \
+elif ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))'; then \
+  lack "Python 3.11 or newer, $(PYTHON) is older"; \
+elif ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+  lack "the venv module (Debian: apt install python3-venv)"; fi; \
+if ! command -v node >/dev/null; then lack "node (Node 18 or newer)"; \
+elif ! node -e 'process.exit(parseInt(process.versions.node) < 18 ? 1 : 0)'; then \
+  lack "Node 18 or newer, this is $$(node --version)"; fi; \
+command -v npm >/dev/null || lack "npm (it comes with Node)"; \
+test $$missing = 0 || exit 3; \
+case "$$(uname -sm)" in "Linux x86_64") ;; *) command -v anvil >/dev/null || \
+  echo "note: local chains need Anvil 1.x on the PATH here; the packaged one is for Linux x86_64" >&2;; \
+esac
+endef
 
 .PHONY: help setup run demo test check format contracts crash fuzz bench lock clean
 
@@ -23,11 +39,7 @@ help: ## list the targets
 setup: $(STAMP) $(NODE_STAMP) ## install everything from the lock files
 
 $(STAMP): requirements-dev.lock pyproject.toml
-	@$(call need,$(PYTHON),Python 3.11 or newer)
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-	  { echo "missing prerequisite: Python 3.11 or newer, $(PYTHON) is older" >&2; exit 3; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
-	  { echo "missing prerequisite: the venv module (Debian: apt install python3-venv)" >&2; exit 3; }
+	$(prerequisites)
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-dev.lock
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -35,8 +47,7 @@ $(STAMP): requirements-dev.lock pyproject.toml
 	@touch $@
 
 $(NODE_STAMP): package.json package-lock.json
-	@$(call need,node,Node 18 or newer)
-	@$(call need,npm,it comes with Node)
+	$(prerequisites)
 	npm ci --silent
 	@touch $@
 
@@ -62,8 +73,8 @@ format: setup ## let ruff put the code in order
 contracts: $(NODE_STAMP) ## compile the contracts into contracts/artifacts
 	node contracts/build.mjs
 
-crash: setup ## kill -9 the daemon KILLS times at random moments; resumable, report in reports/crash.json
-	$(BIN)/python -m benchmarks.crash --kills $(KILLS)
+crash: setup ## kill -9 the daemon KILLS times at random moments; resumable (FRESH=1 again), report in reports/crash.json
+	$(BIN)/python -m benchmarks.crash --kills $(KILLS) $(if $(FRESH),--fresh)
 
 fuzz: setup ## CORRUPTIONS false claims, all of which the checker must reject; resumable, report in reports/fuzz.json
 	$(BIN)/python -m benchmarks.fuzz --corruptions $(CORRUPTIONS) --workers $(WORKERS)

@@ -1,27 +1,33 @@
-"""How fast: intents accepted per second (durable), accept to settled, and the time of the programs.
+"""How fast: intents accepted per second (durable), accept to settled, and what solving takes.
 
-Writes one JSON file with the machine it ran on. Figures are medians unless named otherwise.
+Writes one JSON file with the machine it ran on. Figures are medians unless named otherwise. What
+the daemon's solver took is what the daemon says of its batches: question and answer between the two
+processes included. The time of LPs and MIPs is that inside the optimiser's one door, from sparse
+model to answer.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import json
-import os
-import platform
+import logging
 import random
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import aiohttp
+import structlog
 from msgspec.structs import replace
 
+from benchmarks import machine
 from solver import config as configs
 from solver import devnet
 from solver.chain import Wallet
@@ -29,19 +35,22 @@ from solver.client import Client
 from solver.core.batch import solve_batch
 from solver.core.intent import digest_of
 from solver.core.pools import ConstantProductPool
+from solver.core.program import batch, charges, optimiser
 from solver.core.types import Intent, Kind, Rejection, TokenId
 from solver.core.venue import Snapshot
 from solver.intake import blank_swap
 from solver.service import serving
 from solver.wire import v1
-from solver.wire.instance import SwapDocument, swap_to_core
+from solver.wire.swap import SwapDocument, swap_to_core
 
 _SETTLEMENT = "0x" + "5e" * 20
 _UNIT = 10**18
+_TOGETHER = 10
+_PATIENCE_SECONDS = 60.0
 
 
-async def over_http(count: int, connections: int) -> dict[str, Any]:
-    """Accept ``count`` signed intents from ``connections`` clients, then settle some of them."""
+async def over_http(count: int, connections: int, settled: int) -> dict[str, Any]:
+    """Settle some orders, one by one and together; then accept ``count`` from ``connections``."""
     base = configs.load(configs.DEFAULT_PATH)
     with tempfile.TemporaryDirectory(prefix="thalweg-bench-") as directory:
         config = replace(
@@ -53,7 +62,9 @@ async def over_http(count: int, connections: int) -> dict[str, Any]:
         )
         async with serving(config) as (_, url), aiohttp.ClientSession() as session:
             client = Client(url, session)
-            latencies = await _settle_some(client, 20)
+            latencies = await _settle_some(client, settled)
+            await _settle_together(client, max(1, settled // _TOGETHER))
+            solved = await _solve_times(client)
             requests = await _signed(client, count)
             started = time.perf_counter()
             waits = await asyncio.gather(
@@ -70,6 +81,7 @@ async def over_http(count: int, connections: int) -> dict[str, Any]:
         "tickSeconds": 0.1,
         "acceptToSettledMilliseconds": round(statistics.median(latencies) * 1e3, 1),
         "acceptToSettledMillisecondsMax": round(max(latencies) * 1e3, 1),
+        "solveMilliseconds": solved,
     }
 
 
@@ -122,30 +134,65 @@ async def _post(client: Client, requests: Sequence[v1.SubmitRequest]) -> list[fl
 
 async def _settle_some(client: Client, count: int) -> list[float]:
     """From the 202 to the first answer that says settled, one order at a time."""
-    tokens = {(token.symbol, token.chain): token.address for token in (await client.info()).tokens}
     latencies = []
     for number in range(count):
-        wallet = devnet.user(number % devnet.user_count())
-        pair = ("WETH", "USDC") if number % 2 else ("USDC", "WETH")
-        data = await client.draft(
-            v1.Draft(
-                owner=wallet.address,
-                sell_chain=31337,
-                sell_asset=tokens[pair[0], 31337],
-                buy_chain=31337,
-                buy_asset=tokens[pair[1], 31337],
-                kind=Kind.EXACT_IN,
-                sell_amount=str(10**18 if number % 2 else 2_500 * 10**6),
-                slippage_bps=500,
-            )
-        )
-        view = await client.submit(data.swap, wallet)
+        identity = await _submit(client, number)
         started = time.perf_counter()
-        while view.state != "settled":
-            await asyncio.sleep(0.005)
-            view = await client.intent(view.id)
+        await _until_settled(client, identity)
         latencies.append(time.perf_counter() - started)
     return latencies
+
+
+async def _settle_together(client: Client, rounds: int) -> None:
+    """Orders against each other, several in a batch."""
+    for _ in range(rounds):
+        found = await asyncio.gather(*(_submit(client, number) for number in range(_TOGETHER)))
+        await asyncio.gather(*(_until_settled(client, identity) for identity in found))
+
+
+async def _submit(client: Client, number: int) -> str:
+    """An order of about 2,500 USD, by turns each way."""
+    tokens = {(token.symbol, token.chain): token.address for token in (await client.info()).tokens}
+    wallet = devnet.user(number % devnet.user_count())
+    pair = ("WETH", "USDC") if number % 2 else ("USDC", "WETH")
+    data = await client.draft(
+        v1.Draft(
+            owner=wallet.address,
+            sell_chain=31337,
+            sell_asset=tokens[pair[0], 31337],
+            buy_chain=31337,
+            buy_asset=tokens[pair[1], 31337],
+            kind=Kind.EXACT_IN,
+            sell_amount=str(10**18 if number % 2 else 2_500 * 10**6),
+            slippage_bps=500,
+        )
+    )
+    return (await client.submit(data.swap, wallet)).id
+
+
+async def _until_settled(client: Client, identity: str) -> None:
+    async with asyncio.timeout(_PATIENCE_SECONDS):
+        state = ""
+        while state != "settled":
+            state = (await client.intent(identity)).state
+            await asyncio.sleep(0.005)
+
+
+async def _solve_times(client: Client) -> dict[str, Any]:
+    """What the daemon says that its settled batches took to solve, by the way they were solved."""
+    taken: dict[str, list[float]] = {}
+    cursor = ""
+    while True:
+        page = await client.ask("GET", f"/v1/batches?limit=100{cursor}", v1.BatchPage)
+        for solved in page.batches:
+            taken.setdefault(solved.stage, []).append(solved.seconds * 1e3)
+        if not page.next:
+            break
+        cursor = f"&cursor={page.next}"
+    return {
+        stage: {"batches": len(times), **machine.spread(times)}
+        for stage, times in sorted(taken.items())
+    }
 
 
 def programs(sizes: Sequence[tuple[int, int]], repeats: int) -> list[dict[str, Any]]:
@@ -153,11 +200,13 @@ def programs(sizes: Sequence[tuple[int, int]], repeats: int) -> list[dict[str, A
     found = []
     for pools, orders in sizes:
         snapshot, intents = _market(pools, orders)
-        times, gaps = [], []
+        times, gaps, spent = [], [], []
         for _ in range(repeats):
-            started = time.perf_counter()
-            solution = solve_batch(snapshot, intents)
-            times.append(time.perf_counter() - started)
+            with _optimiser_clock() as runs:
+                started = time.perf_counter()
+                solution = solve_batch(snapshot, intents)
+                times.append(time.perf_counter() - started)
+            spent.append(sum(runs))
             gaps.append(float(solution.certificate.net_gap_bps))
         found.append(
             {
@@ -165,10 +214,29 @@ def programs(sizes: Sequence[tuple[int, int]], repeats: int) -> list[dict[str, A
                 "orders": orders,
                 "filled": len(solution.fills),
                 "milliseconds": round(statistics.median(times) * 1e3, 1),
+                "programs": len(runs),
+                "programMilliseconds": round(statistics.median(spent) * 1e3, 1),
                 "netGapBps": gaps[-1],
             }
         )
     return found
+
+
+@contextlib.contextmanager
+def _optimiser_clock() -> Iterator[list[float]]:
+    """The seconds of every LP and MIP that is run inside."""
+    door, spent = optimiser.run, list[float]()
+
+    def timed(*arguments: Any, **options: Any) -> Any:
+        started = time.perf_counter()
+        answer = door(*arguments, **options)
+        spent.append(time.perf_counter() - started)
+        return answer
+
+    with contextlib.ExitStack() as stack:
+        for user in (batch, charges):
+            stack.enter_context(mock.patch.object(user, "run", timed))
+        yield spent
 
 
 def _market(pools: int, orders: int) -> tuple[Snapshot, list[Intent]]:
@@ -207,15 +275,14 @@ def main() -> int:
     """Write the report."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--intents", type=int, default=2_000)
+    parser.add_argument("--settled", type=int, default=100, help="one by one, before the others")
     parser.add_argument("--report", type=Path, default=Path("reports/bench.json"))
     arguments = parser.parse_args()
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     report = {
-        "machine": {
-            "cpu": platform.processor() or platform.machine(),
-            "cores": os.cpu_count(),
-            "python": platform.python_version(),
-        },
-        "http": asyncio.run(over_http(arguments.intents, 16)),
+        "machine": machine.describe(),
+        "code": machine.code(),
+        "http": asyncio.run(over_http(arguments.intents, 16, arguments.settled)),
         "batches": programs([(5, 1), (20, 10), (50, 1), (50, 20), (100, 1)], 5),
     }
     arguments.report.parent.mkdir(parents=True, exist_ok=True)

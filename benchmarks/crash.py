@@ -5,7 +5,7 @@ killed and started again, and at the end compares three accounts of what happene
 answers that the client got, the ledger, and the chains. Owners cancel over HTTP and on chain at
 random moments, so that cancellations meet batches on their way. A daemon that ends by itself is
 counted as wrong: it must not pass as one of our kills. Rounds go into the report one by one, so an
-interrupted run is continued.
+interrupted run is continued; a report of other code is begun again.
 """
 
 from __future__ import annotations
@@ -18,14 +18,17 @@ import os
 import random
 import shutil
 import signal
+import socket
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
+from benchmarks import machine
 from solver import devnet
 from solver.chain import Chain, Rpc, Wallet
 from solver.client import Client, NoAnswer, Refused
@@ -36,6 +39,7 @@ from solver.wire import v1
 
 KILLS_PER_ROUND = 10
 _QUIET_SECONDS = 60.0
+_PORTS = (15_000, 30_000)  # below those that the system hands out
 _TELLING = ("local_chains", "set_aside", "error", "Traceback")
 _PAIRS = (
     (("WETH", 31337), ("USDC", 31337), 10**17, 3 * 10**18),
@@ -58,7 +62,7 @@ class Round:
         self.cancelled: set[str] = set()
         self.kills = 0
         self.exits: list[str] = []
-        self.port = devnet.free_port()
+        self.port = _quiet_port()
         self._process: asyncio.subprocess.Process | None = None
 
     async def play(self, kills: int) -> dict[str, Any]:
@@ -68,10 +72,10 @@ class Round:
             client = Client(f"http://127.0.0.1:{self.port}", session)
             try:
                 for _ in range(kills):
-                    await self._start(patient=self.random.random() > 0.15)
+                    await self._start(client, patient=self.random.random() > 0.15)
                     await self._live(client, self.random.uniform(0.0, 1.2))
                     await self._kill()
-                await self._start(patient=True)
+                await self._start(client, patient=True)
                 await self._come_to_rest(client)
                 return await self._compare(client, session)
             finally:
@@ -84,7 +88,7 @@ class Round:
         text = text.replace("tick_seconds = 0.5", "tick_seconds = 0.1")
         (self.directory / "config.toml").write_text(text, encoding="utf-8")
 
-    async def _start(self, patient: bool) -> None:
+    async def _start(self, client: Client, patient: bool) -> None:
         """Start the daemon; unless ``patient`` it may be killed before it listens."""
         log = (self.directory / "daemon.log").open("ab")
         self._process = await asyncio.create_subprocess_exec(
@@ -102,15 +106,12 @@ class Round:
             return
         deadline = time.monotonic() + 40
         while time.monotonic() < deadline:
-            try:
-                _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                writer.close()
-                await writer.wait_closed()
+            if self._process.returncode is not None:
+                raise RuntimeError(f"the daemon ended: {self._tail()}")
+            with contextlib.suppress(NoAnswer):
+                await client.ask("GET", "/v1/health", v1.Health)
                 return
-            except OSError:
-                if self._process.returncode is not None:
-                    raise RuntimeError(f"the daemon ended: {self._tail()}") from None
-                await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02)
         raise RuntimeError(f"the daemon does not listen: {self._tail()}")
 
     def _tail(self) -> str:
@@ -322,6 +323,15 @@ class Round:
         devnet.stop(devnet.read_run_file(self.directory / "data" / "devnet.json"))
 
 
+def _quiet_port() -> int:
+    """A free port that nobody gets by chance while the daemon is down between two kills."""
+    while True:
+        port = random.SystemRandom().randrange(*_PORTS)
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+
+
 async def one_round(seed: int, kills: int) -> dict[str, Any]:
     """A round in a directory of its own."""
     with tempfile.TemporaryDirectory(prefix="thalweg-crash-") as directory:
@@ -330,29 +340,47 @@ async def one_round(seed: int, kills: int) -> dict[str, Any]:
         return {"seed": seed, "seconds": round(time.monotonic() - started, 1), **result}
 
 
-def main() -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Rounds until the report holds enough kills; exit code 1 when anything was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--fresh", action="store_true", help="forget the report there is")
     parser.add_argument("--report", type=Path, default=Path("reports/crash.json"))
-    arguments = parser.parse_args()
-    report: dict[str, Any] = {"rounds": []}
-    if arguments.report.exists():
-        report = json.loads(arguments.report.read_text(encoding="utf-8"))
-    arguments.report.parent.mkdir(parents=True, exist_ok=True)
-    while (done := sum(entry["kills"] for entry in report["rounds"])) < arguments.kills:
+    options = parser.parse_args(words)
+    report = _begun(options.report, options.fresh)
+    found = sum(entry["kills"] for entry in report["rounds"])
+    while (done := sum(entry["kills"] for entry in report["rounds"])) < options.kills:
         seed = len(report["rounds"])
-        entry = asyncio.run(one_round(seed, min(KILLS_PER_ROUND, arguments.kills - done)))
+        entry = asyncio.run(one_round(seed, min(KILLS_PER_ROUND, options.kills - done)))
         report["rounds"].append(entry)
         report["kills"] = done + entry["kills"]
         report["wrong"] = sum(len(other["wrong"]) for other in report["rounds"])
-        scratch = arguments.report.with_suffix(".new")
+        options.report.parent.mkdir(parents=True, exist_ok=True)
+        scratch = options.report.with_suffix(".new")
         scratch.write_text(json.dumps(report, indent=1), encoding="utf-8")
-        os.replace(scratch, arguments.report)
+        os.replace(scratch, options.report)
         print(f"round {seed}: {report['kills']} kills, {report['wrong']} wrong", flush=True)
         if entry["exits"]:
             break  # a daemon that ends by itself would never be killed often enough
+    if done == found:
+        print(
+            f"{options.report} is complete for this code ({report['code'][:12] or 'no git'}): "
+            f"{report['kills']} kills, {report['wrong']} wrong; FRESH=1 does it again"
+        )
     return 1 if report["wrong"] else 0
+
+
+def _begun(path: Path, fresh: bool) -> dict[str, Any]:
+    """The report to go on with: the one that is there, if it is of this code, else an empty one."""
+    current = machine.code()
+    empty = {"code": current, "kills": 0, "wrong": 0, "rounds": []}
+    if fresh or not path.exists():
+        return empty
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not current or report.get("code") == current:
+        return report | {"code": current}
+    print(f"{path} is of other code ({str(report.get('code'))[:12]}), begun again", flush=True)
+    return empty
 
 
 if __name__ == "__main__":

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
+import subprocess
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+_ROOT = Path(__file__).resolve().parents[1]
+_CODE = ("solver", "venues", "contracts", "benchmarks", "config.toml", "requirements.lock")
 _PACKAGES = ("numpy", "numba", "ortools", "cvxpy", "clarabel")
 
 
@@ -32,6 +36,21 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {package: version(package) for package in _PACKAGES},
     }
+
+
+def code() -> str:
+    """The commit that runs, with ``+`` and a hash of what is changed since; empty without git."""
+    try:
+        commit, changes = (
+            subprocess.run(
+                ["git", "-C", str(_ROOT), *words], check=True, capture_output=True
+            ).stdout
+            for words in (["rev-parse", "HEAD"], ["diff", "HEAD", "--", *_CODE])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    name = commit.decode().strip()
+    return f"{name}+{hashlib.sha256(changes).hexdigest()[:12]}" if changes else name
 
 
 def load() -> float:

@@ -435,9 +435,19 @@ def daemon_text(report: dict[str, Any]) -> list[str]:
             str(row["orders"]),
             str(row["filled"]),
             _number(row["milliseconds"]),
+            str(row["programs"]),
+            _number(row["programMilliseconds"]),
             _number(row["netGapBps"]),
         ]
         for row in report["batches"]
+    ]
+    solved = [
+        [
+            {"route": "router, one order", "program": "joint program"}.get(stage, stage),
+            str(row["batches"]),
+            *(_number(row[name]) for name in ("p50", "p99", "max")),
+        ]
+        for stage, row in http["solveMilliseconds"].items()
     ]
     return [
         f"{http['acceptedPerSecond']:,} intents accepted per second from {http['connections']}",
@@ -446,7 +456,13 @@ def daemon_text(report: dict[str, Any]) -> list[str]:
         f"settled on a local chain: {http['acceptToSettledMilliseconds']} ms at the median,",
         f"at most {http['acceptToSettledMillisecondsMax']} ms; a tick is {http['tickSeconds']} s.",
         "",
-        *_table(("pools", "orders", "filled", "ms", "netGap bp"), rows),
+        "What the daemon's solver took for its batches, a question to its process included:",
+        "",
+        *_table(("solved by", "batches", "ms p50", "ms p99", "ms max"), solved),
+        "",
+        "Whole batches without a daemon, and the part of the time inside the optimiser:",
+        "",
+        *_table(("pools", "orders", "filled", "ms", "LPs and MIPs", "ms", "netGap bp"), rows),
         "",
     ]
 

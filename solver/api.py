@@ -22,14 +22,15 @@ from solver.core.types import JsonObject, Rejection, Solution, Swap, TokenId
 from solver.core.venue import Snapshot
 from solver.door import from_http, refuse
 from solver.wire import jsonio, v1
-from solver.wire.instance import swap_to_core
-from solver.wire.problem import CONTENT_TYPE, Problem
+from solver.wire.errors import CONTENT_TYPE, Problem
+from solver.wire.swap import swap_document, swap_to_core
 
 log = structlog.get_logger("thalweg.api")
 
 _JSON = "application/json"
 _DEFAULT_PAGE, _MAX_PAGE = 100, 1000
 _MAX_CURSOR_DIGITS = 12
+_SHOWN_BUNDLES = 100  # a series of a metric for each
 _ADDRESS = re.compile(r"0x[0-9a-f]{40}")
 _ID = {"type": "string", "pattern": "^0[xX][0-9a-fA-F]{64}$"}
 
@@ -49,6 +50,7 @@ class Service(Protocol):
     def venues(self) -> list[v1.VenueView]: ...
     @property
     def troubles(self) -> list[str]: ...
+    def venue_of(self, pool: str) -> str: ...
     def settlement(self, chain: int) -> str | None: ...
     def draft(self, draft: v1.Draft) -> Swap | Rejection: ...
     def cancel_typed_data(self, digest: str, chain: int) -> JsonObject: ...
@@ -127,6 +129,12 @@ class Api:
         )
         self._profit = Gauge(
             "thalweg_profit_numeraire", "Profit of confirmed bundles", registry=self._registry
+        )
+        self._bundle_profit = Gauge(
+            "thalweg_bundle_profit_numeraire",
+            f"Profit of each of the last {_SHOWN_BUNDLES} confirmed bundles",
+            ["bundle", "chain"],
+            registry=self._registry,
         )
         self._excluded = Gauge(
             "thalweg_venues_excluded", "Venues left out", registry=self._registry
@@ -270,7 +278,7 @@ class Api:
         digest = digest_of(swap, settlement)
         return 200, v1.TypedData(
             digest,
-            v1.swap_document(swap),
+            swap_document(swap),
             typed_data(swap, settlement),
             self._service.cancel_typed_data(digest, swap.sell_chain),
         )
@@ -292,7 +300,7 @@ class Api:
         snapshot = self._service.snapshot
         if snapshot is None:
             return 0, Rejection("not_ready", "there is no snapshot of the market yet")
-        return 200, v1.graph_view(snapshot)
+        return 200, v1.graph_view(snapshot, self._service.venue_of)
 
     async def batches(self, ask: Ask) -> Answer:
         found = _newest(self._service.book.batches, ask)
@@ -340,8 +348,12 @@ class Api:
         for bundle_state in BundleState:
             count = sum(record.state is bundle_state for record in book.bundles.values())
             self._bundles.labels(bundle_state.value).set(count)
-        confirmed = (r for r in book.bundles.values() if r.state is BundleState.CONFIRMED)
-        self._profit.set(sum(float(record.bundle.profit) for record in confirmed))
+        confirmed = [r.bundle for r in book.bundles.values() if r.state is BundleState.CONFIRMED]
+        self._profit.set(sum(float(bundle.profit) for bundle in confirmed))
+        self._bundle_profit.clear()
+        for bundle in confirmed[-_SHOWN_BUNDLES:]:
+            labels = self._bundle_profit.labels(bundle.id, str(bundle.chain))
+            labels.set(float(bundle.profit))
         self._excluded.set(sum(bool(venue.reason) for venue in self._service.venues))
         return 200, generate_latest(self._registry)
 

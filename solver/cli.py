@@ -13,6 +13,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import shlex
+import shutil
 import signal
 import sys
 import tempfile
@@ -29,6 +31,7 @@ from msgspec.structs import replace
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
 
 from solver import config as configs
@@ -155,8 +158,19 @@ def _welcome(daemon: Daemon, url: str) -> None:
         typer.echo("accounts to play with (funded and approved on every local chain):")
         for number, address in enumerate(accounts):
             typer.echo(f"  {number}  {address}")
-        typer.echo("next: thalweg submit --sell WETH --buy USDC --amount 1 --account 0")
+        typer.echo(f"next: {own_name()} submit --sell WETH --buy USDC --amount 1 --account 0")
     typer.echo(f"api:  {url}/v1/openapi.json   stop with Ctrl-C")
+
+
+def own_name() -> str:
+    """What to type for this command: its name where PATH leads to it, else how it was called."""
+    called = Path(sys.argv[0])
+    found = shutil.which("thalweg")
+    if found is not None and Path(found).resolve() == called.resolve():
+        return "thalweg"
+    if called.name != "thalweg":
+        return f"{shlex.quote(sys.executable)} -m solver"
+    return shlex.quote(sys.argv[0])
 
 
 @app.command()
@@ -170,7 +184,8 @@ def demo(as_json: _Json = False) -> None:
     if as_json:
         _print_json(shows.as_json(rows, seconds))
     else:
-        typer.echo(f"{len(rows)} intents in {seconds:.1f} s")
+        typer.echo(shows.as_text(rows, Console().width))
+        typer.echo(f"{len(rows)} intents in {seconds:.1f} s; --json has every digit")
     if any(row.state != row.case.ends for row in rows):
         raise typer.Exit(EXIT_NOTHING_FILLED)
 
@@ -187,40 +202,14 @@ async def _demo(directory: str, as_json: bool) -> list[shows.Shown]:
             return await shows.play(daemon, url)
         console = Console()
         if not console.is_terminal:
-            rows = await shows.play(daemon, url)
-            Console(width=max(console.width, 200)).print(_demo_table(rows))
-            return rows
-        with Live(console=console, auto_refresh=False) as live:
+            return await shows.play(daemon, url)
+        with Live(console=console, auto_refresh=False, transient=True) as live:
 
             def show(rows: Sequence[shows.Shown]) -> None:
-                live.update(_demo_table(rows), refresh=True)
+                lines = Text("\n".join(shows.in_short(rows)), no_wrap=True, overflow="ellipsis")
+                live.update(lines, refresh=True)
 
             return await shows.play(daemon, url, show)
-
-
-def _demo_table(rows: Sequence[shows.Shown]) -> Table:
-    table = Table(title="20 intents")
-    for name in ("intent", "case", "asked", "state", "sold", "got"):
-        table.add_column(name, overflow="fold")
-    table.add_column("surplus bps", justify="right")
-    table.add_column("gap bps", justify="right")
-    table.add_column("transaction")
-    table.add_column("reason", overflow="fold")
-    for row in rows:
-        sent = row.transactions[-1][:10] if row.transactions else ""
-        table.add_row(
-            row.id[:8],
-            row.case.name,
-            row.asked,
-            row.state,
-            row.sold,
-            row.bought,
-            row.surplus_bps,
-            row.net_gap_bps,
-            sent,
-            row.reason,
-        )
-    return table
 
 
 @app.command()
@@ -449,7 +438,7 @@ def submit(
         _print_json(view)
     else:
         typer.echo(view.id)
-        typer.echo(f"next: thalweg status {view.id}")
+        typer.echo(f"next: {own_name()} status {view.id}")
 
 
 @app.command()

@@ -14,8 +14,8 @@ from solver.chain import Wallet
 from solver.core.intent import cancel_digest, digest_of
 from solver.core.types import Rejection
 from solver.wire import v1
-from solver.wire.instance import SwapDocument, swap_to_core
-from solver.wire.problem import Problem
+from solver.wire.errors import Problem
+from solver.wire.swap import SwapDocument, swap_to_core
 
 T = TypeVar("T")
 

@@ -215,15 +215,15 @@ class Daemon:
         seconds: float,
     ) -> _Outcome | _Refused:
         batch, planned = self._planner.plan(snapshot, intents, solution, seconds)
-        estimates = []
+        gas: dict[int, int] = {}
         for bundle in planned:
             answer = await self.settler.check(bundle)
             if isinstance(answer, Blame):
                 return _Refused(answer, bundle, self._involved(answer, solution, bundle.chain))
-            estimates.append((bundle.chain, answer))
+            gas[bundle.chain] = answer
         if self.config.storage.record_batches:
             await asyncio.to_thread(self._planner.record, batch.id, snapshot, intents)
-        profits = self._planner.profits(snapshot, intents, solution, estimates)
+        profits = self._planner.profits(snapshot, intents, solution, gas)
         planned = [
             msgspec.structs.replace(bundle, profit=f"{profits[bundle.chain]:.6f}")
             for bundle in planned

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import textwrap
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import aiohttp
 from msgspec import Struct
@@ -18,8 +19,11 @@ from solver.daemon import Daemon
 from solver.wire import v1
 
 _FINAL = {"settled", "cancelled", "expired", "refunded", "refused"}
-_PATIENCE_SECONDS = 14.0
+_PATIENCE_SECONDS = 60.0  # it ends as soon as everything has shown itself
 _POLL_SECONDS = 0.1
+_BOOK = "levels"
+_CASE, _STATE, _INDENT, _DIGITS = 25, 11, "    ", 8  # of the text for terminals
+_WORDS = ("no", "one", "two", "three", "four", "five", "six")
 A, B = 31337, 31338
 
 
@@ -64,7 +68,7 @@ CASES: tuple[Case, ...] = (
 
 
 class Shown(Struct, frozen=True):
-    """A case with what came of it."""
+    """A case with what came of it. ``route`` is how it was filled, read from its batch."""
 
     case: Case
     id: str
@@ -76,6 +80,7 @@ class Shown(Struct, frozen=True):
     net_gap_bps: str
     transactions: list[str]
     reason: str
+    route: str = ""
 
 
 Report = Callable[[Sequence[Shown]], None]
@@ -94,9 +99,11 @@ async def play(
         tokens = {(token.symbol, token.chain): token for token in info.tokens}
         rows = [await _submit(client, case, tokens) for case in CASES]
         report(rows)
+        graph = await client.ask("GET", "/v1/graph", v1.GraphView)
+        books = {arc.pool for arc in graph.arcs if arc.kind == _BOOK}
         deadline = time.monotonic() + patience_seconds
         while time.monotonic() < deadline:
-            rows = [await _look(client, row, tokens) for row in rows]
+            rows = [await _look(client, row, tokens, books) for row in rows]
             report(rows)
             if all(has_shown(row) for row in rows) and daemon.escrows.count == 0:
                 break
@@ -118,6 +125,7 @@ def as_json(rows: Sequence[Shown], seconds: float) -> JsonObject:
                 "bought": row.bought,
                 "surplusBps": row.surplus_bps,
                 "netGapBps": row.net_gap_bps,
+                "route": row.route,
                 "transactions": row.transactions,
                 "reason": row.reason,
             }
@@ -156,7 +164,12 @@ async def _submit(client: Client, case: Case, tokens: dict[tuple[str, int], v1.T
     return empty
 
 
-async def _look(client: Client, row: Shown, tokens: dict[tuple[str, int], v1.TokenView]) -> Shown:
+async def _look(
+    client: Client,
+    row: Shown,
+    tokens: dict[tuple[str, int], v1.TokenView],
+    books: Collection[str],
+) -> Shown:
     if row.state in _FINAL:
         return row
     view = await client.intent(row.id)
@@ -173,7 +186,60 @@ async def _look(client: Client, row: Shown, tokens: dict[tuple[str, int], v1.Tok
         net_gap_bps=view.net_gap_bps,
         transactions=[fill.transaction for fill in view.fills],
         reason=reason,
+        route=route_in_words(view.route, books),
     )
+
+
+def route_in_words(hops: Sequence[v1.HopView], books: Collection[str]) -> str:
+    """How an order was filled: through what, over how many hops, from whom. Empty without a fill.
+
+    The hops are those of the batch between the order's two tokens: orders that share a batch and a
+    direction have one rate and one route.
+    """
+    if not hops:
+        return ""
+    if any(hop.pool == v1.MATCHED for hop in hops):
+        return "matched without a pool"
+    swaps = [hop for hop in hops if hop.pool != v1.INVENTORY]
+    parts = [_swaps_in_words(swaps, books)] if swaps else []
+    if len(swaps) < len(hops):
+        parts.append("cross-chain from inventory")
+    return ", then ".join(parts)
+
+
+def _swaps_in_words(hops: Sequence[v1.HopView], books: Collection[str]) -> str:
+    pools = {hop.pool for hop in hops if hop.pool not in books}
+    used = [f"{len(pools)} pools" if len(pools) > 1 else "one pool"] if pools else []
+    used += ["the order book"] if len(pools) < len({hop.pool for hop in hops}) else []
+    lengths = _lengths(hops) or {1}
+    least, most = min(lengths), max(lengths)
+    several = len(hops) > most
+    through = ("split over " if several else "through ") + " and ".join(used)
+    if most == 1:
+        return through
+    count = _count(most) if least == most else f"{_count(least)} to {_count(most)}"
+    return f"{count} hops, {through}"
+
+
+def _count(number: int) -> str:
+    return _WORDS[number] if number < len(_WORDS) else str(number)
+
+
+def _lengths(hops: Sequence[v1.HopView]) -> set[int]:
+    """The numbers of hops of all ways, from tokens that are only left to where a way ends."""
+    onward: dict[str, set[str]] = {}
+    for hop in hops:
+        onward.setdefault(hop.token_in, set()).add(hop.token_out)
+    starts = onward.keys() - {hop.token_out for hop in hops}
+    found: set[int] = set()
+    ways: list[tuple[str, ...]] = [(start,) for start in starts]
+    while ways:
+        way = ways.pop()
+        further = onward.get(way[-1], set()) - set(way)
+        if not further:
+            found.add(len(way) - 1)
+        ways += [(*way, token) for token in further]
+    return found
 
 
 def has_shown(row: Shown) -> bool:
@@ -182,6 +248,60 @@ def has_shown(row: Shown) -> bool:
         return row.state == row.case.ends
     filled = not row.case.partial or bool(row.bought)
     return row.state == "open" and bool(row.reason) and filled
+
+
+def as_text(rows: Sequence[Shown], width: int) -> str:
+    """The demo for a terminal: two lines for each intent, amounts cut to a few digits."""
+    lines = [f"{'case':<{_CASE}}{'state':<{_STATE}}sold → got, or what was asked"]
+    for row in rows:
+        amounts = (row.sold, row.bought) if row.bought else row.asked.split(" → ")
+        lines += [_head(row) + " → ".join(map(_few, amounts)), *_wrapped(_facts(row), width)]
+    return "\n".join(lines)
+
+
+def in_short(rows: Sequence[Shown]) -> list[str]:
+    """One line for each intent, for a table that is drawn again and again."""
+    return [_head(row) + (row.route or row.reason or row.asked) for row in rows]
+
+
+def _head(row: Shown) -> str:
+    return f"{row.case.name:<{_CASE}}{row.state:<{_STATE}}"
+
+
+def _facts(row: Shown) -> list[str]:
+    """How or why, how good, and the last transaction; ``--json`` has every one whole."""
+    facts = [text for text in (row.route, row.reason) if text]
+    if row.surplus_bps:
+        facts.append(f"{float(row.surplus_bps):.1f} bps over its limit")
+        facts.append(f"gap of its batch {float(row.net_gap_bps or 0):.1f} bps")
+    facts += [f"{sent[:10]}…{sent[-8:]}" for sent in row.transactions[-1:]]
+    return facts
+
+
+def _wrapped(facts: Sequence[str], width: int) -> list[str]:
+    """The facts in lines, each of them in one piece where it fits into one."""
+    lines, line = [], ""
+    for fact in facts:
+        longer = f"{line}; {fact}" if line else fact
+        if line and len(longer) > width - len(_INDENT) - 1:
+            lines.append(f"{line};")
+            line = fact
+        else:
+            line = longer
+    lines.append(line)
+    return [
+        part
+        for line in lines
+        for part in textwrap.wrap(line, width, initial_indent=_INDENT, subsequent_indent=_INDENT)
+    ]
+
+
+def _few(amount: str) -> str:
+    """The first digits of an amount with its symbol, cut and not rounded."""
+    number, _, symbol = amount.partition(" ")
+    whole, _, fraction = number.partition(".")
+    kept = fraction[: max(_DIGITS - len(whole.lstrip("≥≤0")), 2)].rstrip("0")
+    return f"{whole}.{kept} {symbol}" if kept else f"{whole} {symbol}"
 
 
 def _units(text: str, decimals: int) -> str:

@@ -18,7 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Struct
 
 from solver.core.types import Rejection
-from solver.wire.problem import CONTENT_TYPE, Problem, problem
+from solver.wire.errors import CONTENT_TYPE, Problem, problem
 
 log = structlog.get_logger("thalweg.door")
 

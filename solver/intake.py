@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Mapping
-from decimal import Decimal
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -20,7 +19,7 @@ from solver.core.intent import (
     check_swap,
     check_terms,
     digest_of,
-    limit_from_slippage,
+    limit_from_price,
 )
 from solver.core.journal import Accepted, Book, Cancelling, IntentRecord, Moved
 from solver.core.lifecycle import IntentState
@@ -244,13 +243,7 @@ class Intake:
         price_in, price_out = snapshot.prices.get(swap.sell), snapshot.prices.get(swap.buy)
         if not price_in or not price_out:
             return Rejection("no_price", "no reference price to turn slippage into a limit")
-        rate = Decimal(price_in) / Decimal(price_out)
-        if exact_in:
-            reference = int(amount * rate)
-            limit = limit_from_slippage(reference, slippage_bps, swap.kind) - swap.max_fee
-        else:
-            reference = int((amount + swap.max_fee) / rate)
-            limit = limit_from_slippage(reference, slippage_bps, swap.kind)
+        limit = limit_from_price(swap.kind, amount, price_in, price_out, slippage_bps, swap.max_fee)
         blamed = "/maxFee" if "max_fee" in stated else f"/{_camel(given)}"
         if limit <= 0:
             return Rejection("below_gas", "fee and slippage leave nothing of its worth", blamed)

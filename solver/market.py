@@ -220,7 +220,7 @@ class Market:
         for slot, found, status in outcomes:
             clash = next((pool.id for pool in found.pools if pool.id in pools), None)
             if clash is not None:
-                reason = f"pool id {clash} belongs to another venue"
+                reason = f"pool id {clash} belongs to venue {owners[clash].venue.name}"
                 statuses.append(replace(status, pools=0, reason=reason))
                 continue
             statuses.append(status)
@@ -262,6 +262,10 @@ class Market:
     def prices_are_stale(self) -> bool:
         """Whether the reference prices are too old to value anything with."""
         return time.time() - self.prices.updated_at > self.prices.max_age_seconds
+
+    def venue_of(self, pool: str) -> str:
+        """The name of the venue that a pool of the last snapshot came from; empty for others."""
+        return self._owners[pool].venue.name if pool in self._owners else ""
 
     def venues_of(self, pools: Collection[str]) -> list[str]:
         """The names of the venues that these pools came from."""

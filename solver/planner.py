@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
@@ -11,9 +11,9 @@ import structlog
 
 from solver.config import Config
 from solver.core import bundle as bundles
-from solver.core import crypto
+from solver.core import crypto, profit
 from solver.core.journal import Batched, Bundled
-from solver.core.types import Intent, Solution, TokenId
+from solver.core.types import Intent, Solution
 from solver.core.venue import Snapshot
 from solver.intake import World, gas_values, terms_of
 from solver.settler import payment_of
@@ -99,27 +99,8 @@ class Planner:
         snapshot: Snapshot,
         intents: Sequence[Intent],
         solution: Solution,
-        estimates: Sequence[tuple[int, int]],
+        gas: Mapping[int, int],
     ) -> dict[int, float]:
-        """Per chain, everything the solver keeps less what it pays, in the numeraire.
-
-        Per token: sold + leg outputs + inventory margin − leg inputs − bought; fees stay inside.
-        """
-        swaps = {intent.digest: intent.swap for intent in intents}
-        kept: dict[TokenId, int] = {}
-
-        def add(token: TokenId, amount: int) -> None:
-            kept[token] = kept.get(token, 0) + amount
-
-        for fill in solution.fills:
-            add(swaps[fill.digest].sell, fill.sell)
-            add(swaps[fill.digest].buy, -fill.buy)
-        for leg in solution.legs:
-            add(leg.token_in, -leg.amount_in)
-            add(leg.token_out, leg.amount_out)
+        """The profit per chain at the snapshot's prices, for the gas that its bundle is to cost."""
         values = gas_values(snapshot, self._world)
-        profits = {chain: -gas * values.get(chain, 0.0) for chain, gas in estimates}
-        for token, amount in kept.items():
-            income = snapshot.prices.get(token, 0.0) * amount
-            profits[token.chain] = profits.get(token.chain, 0.0) + income
-        return profits
+        return profit.per_chain(intents, solution, snapshot.prices, gas, values)

@@ -72,6 +72,10 @@ class DaemonService:
             found.append("no tick has finished lately")
         return found
 
+    def venue_of(self, pool: str) -> str:
+        """The venue that a pool came from."""
+        return self._daemon.market.venue_of(pool)
+
     def settlement(self, chain: int) -> str | None:
         """The settlement contract of a chain."""
         contracts = self._daemon.world.contracts.get(chain)

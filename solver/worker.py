@@ -16,29 +16,19 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import BinaryIO
 
+from solver import warm
 from solver.core.batch import Memory, Terms, solve_batch
-from solver.core.pools import ConstantProductPool
 from solver.core.program import ProgramError
-from solver.core.types import (
-    ZERO_BYTES32,
-    Faulty,
-    Infeasible,
-    Intent,
-    Kind,
-    Solution,
-    Swap,
-    TokenId,
-)
+from solver.core.types import Faulty, Infeasible, Intent, Solution
 from solver.core.venue import PoolFault, Snapshot, described
+from solver.warm import Question
 
 _HEADER = struct.Struct(">Q")
 _START_SECONDS = 300.0  # with an empty cache the kernels are compiled at the first start
-_WARM_UNITS = 10**18
 #: Of a question's time; then the child says whose pool it is in, before it is killed.
 _OVERRUN = 0.9
 
 
-Question = tuple[Snapshot, tuple[Intent, ...], Terms]
 Answer = Solution | Infeasible | Faulty
 
 
@@ -245,53 +235,9 @@ def _stack(frame: FrameType | None) -> Iterator[FrameType]:
 
 
 def _warm(memory: Memory) -> None:
-    """Solve an order alone and a batch of two, so that no question pays for compiling the kernels.
-
-    The first time on a machine that takes longer than a batch may; a process that is killed for it
-    would begin again and again.
-    """
-    sold, bought = TokenId(1, "0x" + "aa" * 20), TokenId(1, "0x" + "bb" * 20)
-    pool = ConstantProductPool(
-        id="warm",
-        token0=sold,
-        token1=bought,
-        reserve0=_WARM_UNITS * 100,
-        reserve1=_WARM_UNITS * 100,
-        fee_num=3,
-        fee_den=1000,
-        gas=0,
-    )
-    prices = dict.fromkeys((sold, bought), 1.0 / _WARM_UNITS)
-    snapshot = Snapshot({}, (pool,), prices, {}, {}, {})
-    orders = tuple(_warm_order(number, sold, bought) for number in range(2))
-    for intents in (orders[:1], orders):
-        _answer((snapshot, intents, Terms()), memory)
-
-
-def _warm_order(number: int, sold: TokenId, bought: TokenId) -> Intent:
-    owner = "0x" + "01" * 20
-    swap = Swap(
-        owner=owner,
-        account=ZERO_BYTES32,
-        receiver=owner,
-        sell_chain=sold.chain,
-        sell_asset="0x" + sold.address[2:].rjust(64, "0"),
-        buy_chain=bought.chain,
-        buy_asset="0x" + bought.address[2:].rjust(64, "0"),
-        sell_amount=_WARM_UNITS,
-        buy_amount=_WARM_UNITS // 2,
-        kind=Kind.EXACT_IN,
-        partial_fill=bool(number),
-        nonce=number,
-        valid_from=0,
-        valid_until=0,
-        fill_deadline=0,
-        refund_after=0,
-        max_fee=0,
-        min_health=0,
-        extension=ZERO_BYTES32,
-    )
-    return Intent(f"0x{number:064x}", swap, "0x")
+    """Answer what compiles the kernels, so that no question pays for it."""
+    for question in warm.questions():
+        _answer(question, memory)
 
 
 class _Child:

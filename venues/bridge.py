@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from solver.core.abi import decode_answer, encode_call
 from solver.core.types import BPS, Call, Exact, Leg, TokenId
 from solver.core.venue import Pool, Quote, Reader, Step
-from venues import options as read
+from venues import settings as read
 
 SEND_GAS = 90_000
 

@@ -8,7 +8,7 @@ from solver.core.abi import decode_answer, encode_call
 from solver.core.pools import ConstantProductPool
 from solver.core.types import BPS, Call, Leg, TokenId
 from solver.core.venue import Pool, Reader
-from venues import options as read
+from venues import settings as read
 
 SWAP_GAS = 75_000
 

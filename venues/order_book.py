@@ -15,7 +15,7 @@ from solver.core.abi import decode_answer, encode_call, topic
 from solver.core.pools import BookPool, Level
 from solver.core.types import BPS, Call, Leg, TokenId
 from solver.core.venue import EventLog, Pool, Reader
-from venues import options as read
+from venues import settings as read
 
 TAKE_GAS = 95_000
 LEVEL_GAS = 18_000

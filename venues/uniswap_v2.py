@@ -10,8 +10,8 @@ from solver.core.abi import encode_call
 from solver.core.pools import ConstantProductPool
 from solver.core.types import BPS, Call, Exact, Leg, TokenId
 from solver.core.venue import Pool, Reader, ReadError, Step
-from venues import options as read
 from venues import pool_reader
+from venues import settings as read
 
 SWAP_GAS = 80_000
 MAX_RESERVE = 2**112 - 1  # a pair reverts above it

@@ -10,8 +10,8 @@ from solver.core.abi import encode_call
 from solver.core.pools import ConcentratedPool, TickMap
 from solver.core.types import Call, Leg, TokenId
 from solver.core.venue import Pool, Reader, ReadError
-from venues import options as read
 from venues import pool_reader
+from venues import settings as read
 from venues.pool_reader import RawPool
 
 SWAP_GAS = 130_000

@@ -5,6 +5,8 @@ The rounding rules here are the contract's, to the unit, and always against the 
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 from msgspec import Struct
 
 from solver.core import crypto
@@ -134,6 +136,20 @@ def limit_from_slippage(reference_amount: int, slippage_bps: int, kind: Kind) ->
     if kind is Kind.EXACT_IN:
         return -(-reference_amount * (BPS - slippage_bps) // BPS)
     return reference_amount * (BPS + slippage_bps) // BPS
+
+
+def limit_from_price(
+    kind: Kind, amount: int, price_in: float, price_out: float, slippage_bps: int, fee: int
+) -> int:
+    """The hard limit of an order for ``amount``, which is sold (exact-in) or bought (exact-out).
+
+    ``price_in`` and ``price_out`` are numeraire per base unit of the sold and of the bought token;
+    ``fee`` is in the bought token and comes off what is bought.
+    """
+    rate = Decimal(price_in) / Decimal(price_out)
+    if kind is Kind.EXACT_IN:
+        return limit_from_slippage(int(amount * rate), slippage_bps, kind) - fee
+    return limit_from_slippage(int((amount + fee) / rate), slippage_bps, kind)
 
 
 class Admission(Struct, frozen=True):

@@ -17,13 +17,13 @@ import numba
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _CORE = Path(__file__).parent
-_SOURCES = (_CORE / "kernels.py", *sorted((_CORE / "routing").glob("*.py")))
+SOURCES = (_CORE / "kernels.py", *sorted((_CORE / "routing").glob("*.py")))
 
 
 def _cache_folder() -> Path | None:
     """The folder for this state of the sources, or None where nothing can be written."""
     state = hashlib.sha256()
-    for source in _SOURCES:
+    for source in SOURCES:
         state.update(source.read_bytes())
     folder = _CORE / "__pycache__" / f"compiled-{state.hexdigest()[:16]}"
     try:

@@ -139,7 +139,9 @@ def to_core(auction: Auction, chain: int, snapshot_hash: str) -> Problem:
         except _Unsupported as reason:
             warnings.append(f"liquidity {entry['id']!r} of kind {kind!r} is left out: {reason}")
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            detail = f"liquidity of kind {kind!r}: {described(error)}"
+            missing = isinstance(error, KeyError)
+            said = f"{error} is missing" if missing else described(error)
+            detail = f"liquidity of kind {kind!r}: {said}"
             raise Invalid("bad_pool", detail, f"/liquidity/{number}") from error
     prices: dict[TokenId, float] = {}
     for address, token in auction.tokens.items():

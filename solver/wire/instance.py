@@ -29,22 +29,19 @@ from solver.core.pools import (
     WeightedPool,
     WeightedVersion,
 )
-from solver.core.types import BPS, UINT256_MAX, JsonObject, Kind, Rejection, Swap, Token, TokenId
+from solver.core.types import BPS, UINT256_MAX, JsonObject, Rejection, Token, TokenId
 from solver.core.types import Intent as CoreIntent
 from solver.core.venue import BlockRef, Pool, Quote, Snapshot, StatesRoutes, described
 from solver.wire.jsonio import (
-    Address,
-    Amount,
-    Asset,
-    Digest,
     Invalid,
-    Uint64,
     amount,
+    camel,
     escape,
     invalid,
     positive,
     whole,
 )
+from solver.wire.swap import SwapDocument, swap_from_core, swap_to_core
 
 FORMAT = "thalweg.instance/1"
 _MAX_FIGURE = 60
@@ -106,63 +103,6 @@ class Instance(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     price_source: str = ""
     seed: str = ""
     terms: InstanceTerms = InstanceTerms()
-
-
-class SwapDocument(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """The signed fields as JSON: amounts are canonical decimal strings, times are integers."""
-
-    owner: Address
-    receiver: Address
-    sell_chain: Uint64
-    sell_asset: Asset
-    buy_chain: Uint64
-    buy_asset: Asset
-    sell_amount: Amount
-    buy_amount: Amount
-    kind: Kind
-    partial_fill: bool
-    nonce: Amount
-    valid_from: Uint64
-    valid_until: Uint64
-    account: Digest = "0x" + "00" * 32
-    fill_deadline: Uint64 = 0
-    refund_after: Uint64 = 0
-    max_fee: Amount = "0"
-    min_health: Amount = "0"
-    extension: Digest = "0x" + "00" * 32
-
-
-def swap_to_core(document: SwapDocument, pointer: str = "/swap") -> Swap | Rejection:
-    """A swap with every field in its canonical form, or the first field that is not."""
-    fields: dict[str, object] = {}
-    for name in SwapDocument.__struct_fields__:
-        value = getattr(document, name)
-        place = f"{pointer}/{_camel(name)}"
-        if name in ("sell_amount", "buy_amount", "nonce", "max_fee", "min_health"):
-            value = amount(value)
-            if value is None:
-                return Rejection("bad_amount", "not a canonical decimal below 2^256", place)
-        elif name in ("owner", "receiver", "account", "extension", "sell_asset", "buy_asset"):
-            width = 40 if name in ("owner", "receiver") else 64
-            canonical = _hex(value, width, pad=name.endswith("asset"))
-            if canonical is None:
-                return Rejection("bad_hex", f"not 0x and {width} hex digits", place)
-            value = canonical
-        elif isinstance(value, int) and not isinstance(value, bool) and not 0 <= value < 2**64:
-            return Rejection("bad_integer", "not in [0, 2^64)", place)
-        fields[name] = value
-    return msgspec.convert(fields, Swap)
-
-
-def swap_from_core(swap: Swap) -> JsonObject:
-    """The document of a swap."""
-    document: JsonObject = {}
-    for name in SwapDocument.__struct_fields__:
-        value = getattr(swap, name)
-        text = name in ("sell_amount", "buy_amount", "nonce", "max_fee", "min_health")
-        document[_camel(name)] = str(value) if text else value
-    document["kind"] = swap.kind.value
-    return document
 
 
 def terms_to_core(instance: Instance) -> Terms:
@@ -324,7 +264,7 @@ def _pool_document(pool: Pool) -> JsonObject | None:
             **_coins_document(pool),
             "scaling": _texts(pool.scaling),
             "parameters": {
-                _camel(name): _texts(value) if isinstance(value, tuple) else str(value)
+                camel(name): _texts(value) if isinstance(value, tuple) else str(value)
                 for name, value in msgspec.structs.asdict(pool.parameters).items()
             },
         }
@@ -598,7 +538,7 @@ def _pool_of_coins(entry: JsonObject, kind: str, name: str, gas: int) -> Pool:
 def _ellipse(entry: JsonObject) -> EclpParameters:
     fields: JsonObject = {}
     for name in EclpParameters.__struct_fields__:
-        value = entry[_camel(name)]
+        value = entry[camel(name)]
         fields[name] = [int(part) for part in value] if isinstance(value, list) else int(value)
     return msgspec.convert(fields, EclpParameters)
 
@@ -608,18 +548,3 @@ def _integers(entry: JsonObject, field: str, count: int) -> tuple[int, ...]:
     if len(values) != count:
         raise ValueError(f"{entry.get('id')}: {len(values)} {field} for {count} coins")
     return values
-
-
-def _camel(name: str) -> str:
-    head, *rest = name.split("_")
-    return head + "".join(part.title() for part in rest)
-
-
-def _hex(value: str, width: int, pad: bool) -> str | None:
-    """Lower-case canonical hex; a 20-byte asset is padded to 32 bytes."""
-    digits = value[2:]
-    if not value.startswith("0x") or any(c not in "0123456789abcdefABCDEF" for c in digits):
-        return None
-    if pad and len(digits) == 40:
-        digits = digits.rjust(64, "0")
-    return "0x" + digits.lower() if len(digits) == width else None

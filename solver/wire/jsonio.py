@@ -188,3 +188,9 @@ def amount(text: str) -> int | None:
         return None
     value = int(text)
     return value if value < 2**256 else None
+
+
+def camel(name: str) -> str:
+    """The spelling of a field on the wire."""
+    head, *rest = name.split("_")
+    return head + "".join(part.title() for part in rest)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated
 
 from msgspec import Meta, Struct
@@ -18,7 +18,6 @@ from solver.core.types import (
     TokenId,
 )
 from solver.core.venue import Snapshot
-from solver.wire.instance import SwapDocument
 from solver.wire.jsonio import (
     Address,
     Amount,
@@ -35,6 +34,10 @@ from solver.wire.solution import (
     certificate_document,
     reason_document,
 )
+from solver.wire.swap import SwapDocument, swap_document
+
+#: In place of a pool: the solver paid from its own, or orders matched and none was needed.
+INVENTORY, MATCHED = "inventory", "orders"
 
 #: The decimals of the tokens that are traded here.
 Decimals = Mapping[TokenId, int]
@@ -345,7 +348,7 @@ def _route(record: IntentRecord, book: Book) -> list[HopView]:
         return []
     sell, buy = record.intent.swap.sell, record.intent.swap.buy
     steps = [(leg.token_in, leg.token_out, leg.pool) for leg in batch.solution.legs]
-    steps += [(use.token_in, use.token_out, "inventory") for use in batch.solution.inventory]
+    steps += [(use.token_in, use.token_out, INVENTORY) for use in batch.solution.inventory]
     ahead, behind = {sell}, {buy}
     for _ in steps:
         ahead |= {head for tail, head, _ in steps if tail in ahead}
@@ -355,7 +358,7 @@ def _route(record: IntentRecord, book: Book) -> list[HopView]:
         for tail, head, pool in steps
         if tail in ahead and head in behind and head != sell and tail != buy
     ]
-    return hops or [HopView(str(sell), str(buy), "orders")]
+    return hops or [HopView(str(sell), str(buy), MATCHED)]
 
 
 def surplus_bps(swap: Swap, sold: int, bought: int) -> str:
@@ -364,14 +367,6 @@ def surplus_bps(swap: Swap, sold: int, bought: int) -> str:
         return ""
     over = bought * swap.sell_amount - sold * swap.buy_amount
     return f"{over * BPS / (sold * swap.buy_amount):.2f}"
-
-
-def swap_document(swap: Swap) -> SwapDocument:
-    """The swap in the spelling of the wire."""
-    fields = {name: getattr(swap, name) for name in SwapDocument.__struct_fields__}
-    texts = ("sell_amount", "buy_amount", "nonce", "max_fee", "min_health")
-    fields.update({name: str(fields[name]) for name in texts})
-    return SwapDocument(**fields)
 
 
 def quote_view(swap: Swap, digest: str, solution: Solution, decimals: Decimals) -> QuoteView:
@@ -398,8 +393,8 @@ def quote_view(swap: Swap, digest: str, solution: Solution, decimals: Decimals) 
     )
 
 
-def graph_view(snapshot: Snapshot) -> GraphView:
-    """The snapshot as a graph."""
+def graph_view(snapshot: Snapshot, venue_of: Callable[[str], str]) -> GraphView:
+    """The snapshot as a graph; ``venue_of`` names the venue that a pool came from."""
     tokens = sorted({str(token) for pool in snapshot.pools for token in pool.tokens})
     return GraphView(
         snapshot.hash,
@@ -410,7 +405,7 @@ def graph_view(snapshot: Snapshot) -> GraphView:
         tokens,
         [PoolView(pool.id, [str(token) for token in pool.tokens]) for pool in snapshot.pools],
         [
-            ArcView(pool.id.partition(":")[0], pool.id, str(token_in), str(token_out), kind)
+            ArcView(venue_of(pool.id), pool.id, str(token_in), str(token_out), kind)
             for pool in snapshot.pools
             for token_in, token_out, kind in directions(pool)
         ],

@@ -34,13 +34,19 @@ _POLL_SECONDS = 0.05
 
 def config_in(directory: Path, tick_seconds: float = 0.1, **batch: float) -> configs.Config:
     """The shipped config, a free port, its own directory, patience; ``batch`` replaces keys."""
-    base = configs.load(configs.DEFAULT_PATH)
+    base, patience = configs.load(configs.DEFAULT_PATH), PATIENCE_SECONDS
+    batch = {"solve_timeout_seconds": patience, **batch}
     return replace(
         base,
-        server=replace(base.server, port=0),
+        server=replace(base.server, port=0, request_timeout_seconds=patience),
         storage=replace(base.storage, directory=str(directory)),
         batch=replace(base.batch, tick_seconds=tick_seconds, **batch),
-        limits=replace(base.limits, venue_timeout_seconds=10.0),
+        limits=replace(
+            base.limits,
+            venue_timeout_seconds=patience,
+            rpc_timeout_seconds=patience,
+            start_timeout_seconds=2 * patience,
+        ),
     )
 
 
@@ -86,13 +92,12 @@ async def transact(daemon: Daemon, chain: int, sender: str, to: str, data: str) 
     """A transaction of somebody else, mined."""
     tx = {"from": sender, "to": to, "data": data, "gas": hex(5_000_000)}
     tx_hash = await daemon.chain(chain).rpc.call("eth_sendTransaction", tx)
-    for _ in range(100):
-        receipt = await daemon.chain(chain).receipt(tx_hash)
-        if receipt is not None:
-            assert receipt.succeeded
-            return receipt
-        await asyncio.sleep(0.02)
-    raise AssertionError("not mined")
+    receipt = await eventually(
+        lambda: daemon.chain(chain).receipt(tx_hash), lambda seen: seen is not None
+    )
+    assert receipt is not None, "not mined"
+    assert receipt.succeeded
+    return receipt
 
 
 async def give(daemon: Daemon, chain: int, symbol: str, sender: str, to: str, amount: int) -> None:

@@ -54,7 +54,9 @@ def config_file(directory: Path, **replaced: str) -> Path:
     changes = {
         'directory = "data"': f'directory = "{directory}/data"',
         "port = 8645": "port = 0",
-        "venue_timeout_seconds = 2.0": "venue_timeout_seconds = 10.0",
+        "venue_timeout_seconds = 2.0": "venue_timeout_seconds = 60.0",
+        "rpc_timeout_seconds = 5.0": "rpc_timeout_seconds = 60.0",
+        "solve_timeout_seconds = 10.0": "solve_timeout_seconds = 60.0",
     }
     for old, new in {**changes, **replaced}.items():
         assert old in text
@@ -85,7 +87,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         said = process.stdout.read()
         assert process.wait(timeout=_COMMAND_SECONDS) == 0
         assert "accounts to play with" in said
-        assert "next: thalweg submit" in said
+        assert f"next: {sys.executable} -m solver submit" in said
     for deployment in deployments.values():
         port = int(deployment.url.rsplit(":", 1)[1])
         with socket.socket() as probe:

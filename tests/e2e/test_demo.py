@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import aiohttp
@@ -30,7 +31,9 @@ async def test_every_case_and_every_balance(tmp_path: Path) -> None:
         assert all(float(row.surplus_bps) >= 0 for row in rows if row.state == "settled")
         client = Client(url, session)
         await _check_users(daemon, client)
-        await _check_legs(client, {row.case.name: row.id for row in rows})
+        await _check_routes(client, rows)
+        assert max(map(len, demo.as_text(rows, 80).splitlines())) <= 80
+        assert all(row.id and row.route == "" for row in rows if not row.bought)
         assert daemon.escrows.count == 0
         _check_recorded(daemon, tmp_path)
         contracts = daemon.world.contracts
@@ -60,20 +63,44 @@ async def _balance(daemon: Daemon, token: TokenId, owner: str) -> int:
     return int(amount)
 
 
-async def _check_legs(client: Client, ids: dict[str, str]) -> None:
-    """The matched pair used no pool; the split order's batch used several pools and the book."""
+async def _check_routes(client: Client, rows: Sequence[demo.Shown]) -> None:
+    """What each row says of its way is what the legs of its batch were, and every kind occurs."""
     batches = (await client.ask("GET", "/v1/batches", v1.BatchPage)).batches
     assert batches
     for batch in batches:
         assert float(batch.certificate.value) <= float(batch.certificate.bound) + 1e-6
         whole = sum(float(bundle.profit) for bundle in batch.bundles)
         assert abs(whole - float(batch.profit)) < 1e-5
-    split = next(b for b in batches if ids["split over pools"] in _filled(b))
+    routes = [row.route for row in rows if row.state == "settled"]
+    assert all(routes)
+    for kind in ("matched without a pool", "split over", "two", "order book", "from inventory"):
+        assert any(kind in route for route in routes), (kind, routes)
+    by_name = {row.case.name: row for row in rows}
+    for row in rows:
+        if row.bought:
+            _check_route(row, (await client.intent(row.id)).route)
+    split = next(b for b in batches if by_name["split over pools"].id in _filled(b))
     pools = {pool for pool in split.pools if "pairs" in pool}
     assert len(pools) >= 2
     assert any(pool.startswith("book:") for pool in split.pools)
-    match = next(b for b in batches if ids["match, one side"] in _filled(b))
-    assert ids["match, other side"] in _filled(match)
+    match = next(b for b in batches if by_name["match, one side"].id in _filled(b))
+    assert by_name["match, other side"].id in _filled(match)
+    # The two tokens are in no pool of that chain, so only each other could have filled them.
+    graph = await client.ask("GET", "/v1/graph", v1.GraphView)
+    pair = (await client.intent(by_name["match, one side"].id)).swap
+    for token in (pair.sell_asset, pair.buy_asset):
+        assert not any(f"{pair.sell_chain}:0x{token[-40:]}" in pool.tokens for pool in graph.pools)
+    assert by_name["match, one side"].route == "matched without a pool"
+
+
+def _check_route(row: demo.Shown, hops: Sequence[v1.HopView]) -> None:
+    pools = {hop.pool for hop in hops} - {v1.MATCHED, v1.INVENTORY}
+    assert ("matched" in row.route) == ({hop.pool for hop in hops} == {v1.MATCHED})
+    assert ("inventory" in row.route) == any(hop.pool == v1.INVENTORY for hop in hops)
+    assert ("order book" in row.route) == any(pool.startswith("book:") for pool in pools)
+    assert ("through one pool" in row.route) == (len(pools) == 1 and "book" not in row.route)
+    if "split" in row.route:
+        assert len(pools) >= 2
 
 
 def _check_recorded(daemon: Daemon, directory: Path) -> None:

@@ -27,7 +27,7 @@ from solver.core.venue import Snapshot
 from solver.daemon import Daemon
 from solver.service import local_names, serving
 from solver.wire import v1
-from solver.wire.problem import Problem
+from solver.wire.errors import Problem
 from tests.e2e.make import config_in, eventually
 
 pytestmark = [pytest.mark.xdist_group("daemon"), pytest.mark.asyncio(loop_scope="module")]
@@ -389,12 +389,34 @@ async def test_the_rest_answers(door: Door) -> None:
     before = await settled()
     await door.settled(sell_amount=str(10**16))
     assert await settled() - before == 1
+    bundles = await door.client.ask("GET", "/v1/settlements", list[v1.BundleView])
+    profits = {b.id: float(b.profit) for b in bundles if b.state == "confirmed"}
+    metrics = (await door.client.request("GET", "/metrics")).body.decode()
+    series = re.findall(r'bundle_profit_numeraire\{bundle="(.*)",chain="31337"\} (\S+)', metrics)
+    assert {bundle: float(profit) for bundle, profit in series} == profits != {}
     for path in ("/v1/venues", "/v1/graph", "/v1/batches", "/v1/settlements", "/v1/health"):
         assert (await door.client.request("GET", path)).status == 200
     ready = await eventually(
         lambda: door.client.ask("GET", "/v1/ready", v1.Health), lambda seen: seen.status == "ok"
     )
     assert ready.status == "ok", ready
+
+
+async def test_the_graph_lists_its_arcs(door: Door) -> None:
+    graph = await door.client.ask("GET", "/v1/graph", v1.GraphView)
+    venues = await door.client.ask("GET", "/v1/venues", list[v1.VenueView])
+    assert {arc.venue for arc in graph.arcs} == {venue.name for venue in venues}
+    assert {arc.pool for arc in graph.arcs} == {pool.id for pool in graph.pools}
+    weth, usdc = (f"{A}:{door.tokens[symbol, A]}" for symbol in _SYMBOLS)
+    sales = [arc for arc in graph.arcs if (arc.token_in, arc.token_out) == (weth, usdc)]
+    found = sorted((arc.venue, arc.kind) for arc in sales)
+    assert found == [("book", "levels"), ("pairs", "constantProduct"), ("pairs", "constantProduct")]
+    away = [arc for arc in graph.arcs if arc.kind == "bridge"]
+    assert all(arc.token_in.split(":")[0] != arc.token_out.split(":")[0] for arc in away)
+    assert away
+    document = json.loads((await door.client.request("GET", "/v1/openapi.json")).body)
+    schema = document["components"]["schemas"]["ArcView"]
+    assert schema["required"] == ["venue", "pool", "tokenIn", "tokenOut", "kind"]
 
 
 async def test_the_names_that_a_config_may_use_are_there(door: Door) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from msgspec.structs import replace
 from solver import devnet, startup
 from solver.chain import Refusal, Unreachable
 from solver.core.abi import encode_call
-from solver.core.journal import Bundled
+from solver.core.journal import Bundled, IntentRecord
 from solver.core.lifecycle import BundleState
 from solver.core.types import Intent, Solution, TokenId
 from solver.core.venue import Pool, Reader, Venue
@@ -29,10 +28,12 @@ from solver.startup import running
 from tests.bad_pools import BadPool
 from tests.e2e.make import (
     HERE,
+    PATIENCE_SECONDS,
     THERE,
     balance,
     cancel,
     config_in,
+    eventually,
     give,
     record_of,
     states_of,
@@ -200,10 +201,12 @@ async def test_a_named_culprit_is_left_out_and_at_last_refused(
         await rpc.call("anvil_setCode", devnet.user(0).address, code)
         await daemon.tick()
         assert states_of(daemon, culprit, good) == ["open", "settled"]
-        for _ in range(40):
+
+        async def ticked() -> IntentRecord:
             await daemon.tick()
-            await asyncio.sleep(0.01)
-        record = record_of(daemon, culprit)
+            return record_of(daemon, culprit)
+
+        record = await eventually(ticked, lambda seen: seen.is_final)
         assert (record.state.value, record.code) == ("refused", "refused_by_contract")
         assert "BadSignature" in record.detail
 
@@ -335,7 +338,7 @@ async def test_an_expired_transaction_gives_its_nonce_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The chain has it and does not mine it; past its deadline the contract would refuse it."""
-    config = config_in(tmp_path, bundle_lifetime_seconds=1, watch_seconds=0.2)
+    config = config_in(tmp_path, bundle_lifetime_seconds=4, watch_seconds=1.0)
     async with running(config) as daemon:
         digest, chain = await submit(daemon, 0), daemon.chain(HERE)
         far = await submit(daemon, 1, ("USDC", THERE), ("WETH", THERE), 10**9)
@@ -349,13 +352,18 @@ async def test_an_expired_transaction_gives_its_nonce_back(
         monkeypatch.setattr(chain, "send", first_is_ignored)
         await daemon.tick()
         assert states_of(daemon, digest, far) == ["batched", "settled"]  # one chain waits alone
-        await asyncio.sleep(2.1)
-        await chain.mine()
-        for _ in range(40):
+        (bundle,) = (r.bundle for r in daemon.ledger.book.bundles.values() if r.is_pending)
+
+        async def mined() -> int:
+            await chain.mine()
+            return (await chain.head()).timestamp
+
+        async def ticked() -> list[str]:
             await daemon.tick()
-            if states_of(daemon, digest) == ["settled"]:
-                break
-            await asyncio.sleep(0.05)
+            return states_of(daemon, digest)
+
+        assert await eventually(mined, lambda at: at > bundle.deadline) > bundle.deadline
+        assert await eventually(ticked, lambda seen: seen == ["settled"]) == ["settled"]
         first = next(r for r in daemon.ledger.book.bundles.values() if r.bundle.chain == HERE)
         assert (first.state, len(first.cancelling)) == (BundleState.DROPPED, 1)
         assert states_of(daemon, digest) == ["settled"]
@@ -364,23 +372,21 @@ async def test_an_expired_transaction_gives_its_nonce_back(
 async def test_a_stop_does_not_wait_for_a_transaction(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(config_in(tmp_path)) as daemon:
+    async with running(config_in(tmp_path, watch_seconds=10 * PATIENCE_SECONDS)) as daemon:
         digest = await submit(daemon, 0)
 
         async def ignored(raw: str) -> str:
             return ""
 
+        async def states() -> list[str]:
+            return states_of(daemon, digest)
+
         monkeypatch.setattr(daemon.chain(HERE), "send", ignored)
         stop = asyncio.Event()
         task = asyncio.create_task(daemon.run(stop))
-        for _ in range(200):
-            if states_of(daemon, digest) == ["batched"]:
-                break
-            await asyncio.sleep(0.02)
-        started = time.monotonic()
+        assert await eventually(states, lambda seen: seen == ["batched"]) == ["batched"]
         stop.set()
-        await asyncio.wait_for(task, 2.0)
-        assert time.monotonic() - started < 2.0
+        await asyncio.wait_for(task, PATIENCE_SECONDS)
         (record,) = daemon.ledger.book.bundles.values()
         assert record.is_pending
 

@@ -37,7 +37,7 @@ def _config(directory: Path, deployments: dict[int, devnet.Deployment]) -> str:
     lines = [
         f'[storage]\ndirectory = "{directory}/data"\n[server]\nport = 0',
         "[batch]\ntick_seconds = 0.1\nconfirmations = 1\npoll_seconds = 0.1",
-        "[limits]\nvenue_timeout_seconds = 10.0",
+        "[limits]\nvenue_timeout_seconds = 60.0\nrpc_timeout_seconds = 60.0",
         f'[solver]\nkeystore = "{solver}"\nattester_keystore = "{attester}"',
         '[prices.usd]\nWETH = "2500"\nUSDC = "1"',
     ]
@@ -69,7 +69,7 @@ async def test_chains_by_url_and_keys_by_keystore(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with aiohttp.ClientSession() as session:
-        deployments, _ = await devnet.attach_or_start(_CHAINS, tmp_path / "chains", session, 30)
+        deployments, _ = await devnet.attach_or_start(_CHAINS, tmp_path / "chains", session, 120)
         try:
             config = parse(_config(tmp_path, deployments))
             with pytest.raises(StartError, match="THALWEG_ATTESTER_PASSWORD"):

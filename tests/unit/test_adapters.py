@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import inspect
+import os
 import re
+import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,24 +25,44 @@ from venues.order_book import LEVEL_CHANGED, ListedBook, OrderBook
 from venues.testing import FixedReader, Nonconformance, check_pool, check_venue
 
 GUIDE = Path(__file__).resolve().parents[2] / "docs" / "adapters.md"
+README = GUIDE.parents[1] / "README.md"
 ADDRESS = "0x" + "ad" * 20
 
 
-async def test_the_guide_works_as_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 2
-    lines = [line for line in blocks[0].splitlines() if line.strip()]
-    assert len(lines) <= 45
-    module = ModuleType("guide")
-    monkeypatch.setitem(sys.modules, "guide", module)  # a pickle names the module of a class
-    room = module.__dict__
-    for block in blocks:
-        exec(compile(block, str(GUIDE), "exec"), room)
-    tests = [value for name, value in room.items() if name.startswith("test_")]
-    assert tests
-    for test in tests:
-        assert inspect.iscoroutinefunction(test)
-        await test()
+def test_the_guide_works_as_written(tmp_path: Path) -> None:
+    """Its files are written, installed where nothing else is, found by kind, and tested."""
+    text = GUIDE.read_text(encoding="utf-8")
+    blocks = re.findall(r"```(?:python|toml)\n# (\S+)\n(.*?)```", text, re.DOTALL)
+    files = dict(blocks)
+    assert sorted(files) == ["my_venues/fixed_rate.py", "pyproject.toml", "test_fixed_rate.py"]
+    package, target = tmp_path / "my-venues", tmp_path / "installed"
+    for name, body in (*files.items(), ("my_venues/__init__.py", "")):
+        (package / name).parent.mkdir(parents=True, exist_ok=True)
+        (package / name).write_text(body, encoding="utf-8")
+    count = len(files["my_venues/fixed_rate.py"].splitlines())
+    assert f"module\nof {count} lines" in text
+    assert f"module of {count} lines" in README.read_text(encoding="utf-8")
+    ways = re.findall(r"^\.venv/bin/python (-m .*?) \S*(my-venues\S*)$", text, re.MULTILINE)
+    assert [way[0].split()[1] for way in ways] == ["pip", "pytest"]
+    options = ways[0][0].removesuffix(" -e").split()
+    _python(tmp_path, *options, "--quiet", "--target", str(target), str(package))
+    kinds = "from solver.market import installed_kinds; print(installed_kinds())"
+    assert "'fixed_rate'" in _python(target, "-c", kinds)
+    said = _python(target, "-m", "pytest", "-c", str(package / "pyproject.toml"), str(package))
+    assert "1 passed" in said
+
+
+def _python(folder: Path, *words: str) -> str:
+    paths = os.pathsep.join((str(folder), str(GUIDE.parents[1])))
+    done = subprocess.run(
+        [sys.executable, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": paths, "PIP_DISABLE_PIP_VERSION_CHECK": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
 
 
 @settings(max_examples=25, deadline=None)

@@ -23,7 +23,7 @@ from solver.core import kernels
 from solver.core.pools import StablePool, StableVersion, WeightedPool, WeightedVersion
 from solver.core.types import Exact, TokenId
 from solver.core.venue import Arc
-from solver.wire.instance import swap_from_core
+from solver.wire.swap import swap_from_core
 from tests.make import SETTLEMENT, UNIT, A, B, C, swap
 
 ONE = 10**18

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from solver import cli
 from solver.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_FILLED, app
-from solver.wire.instance import swap_from_core
+from solver.wire.swap import swap_from_core
 from tests.make import SETTLEMENT, UNIT, A, B, swap
 
 
@@ -235,3 +236,18 @@ def test_a_failure_of_the_daemon_is_exit_3_and_an_id_leads_nowhere_else() -> Non
             assert _Failing.asked == f"/v1/intents/{path}"
         server.shutdown()
         thread.join()
+
+
+def test_its_name_is_one_that_the_shell_finds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = tmp_path / "bin" / "thalweg"
+    script.parent.mkdir()
+    script.touch(0o755)
+    monkeypatch.setattr("sys.argv", [str(script)])
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cli.own_name() == str(script)
+    monkeypatch.setenv("PATH", str(script.parent))
+    assert cli.own_name() == "thalweg"
+    monkeypatch.setattr("sys.argv", ["/somewhere/solver/__main__.py"])
+    assert cli.own_name().endswith(" -m solver")

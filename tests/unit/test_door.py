@@ -16,8 +16,8 @@ from solver.core.journal import Book, IntentRecord
 from solver.core.types import JsonObject, Rejection, Solution, Swap
 from solver.door import DoorLimits, listening
 from solver.wire import v1
-from solver.wire.instance import swap_from_core
-from solver.wire.problem import Problem
+from solver.wire.errors import Problem
+from solver.wire.swap import swap_from_core
 from tests.make import swap
 
 _DRAFT = {
@@ -40,6 +40,9 @@ class Hall:
         self.venues: list[v1.VenueView] = []
         self.troubles: list[str] = []
         self.go_on = asyncio.Event()
+
+    def venue_of(self, pool: str) -> str:
+        return ""
 
     def settlement(self, chain: int) -> str | None:
         return None

@@ -8,7 +8,7 @@ import pytest
 
 from solver.core.types import Rejection
 from solver.wire import jsonio, v1
-from solver.wire.instance import swap_from_core
+from solver.wire.swap import swap_from_core
 from tests.make import swap
 
 SWAP = swap_from_core(swap())

@@ -233,7 +233,7 @@ async def test_what_shows_later_pauses_a_venue_longer_each_time() -> None:
 async def test_two_venues_cannot_claim_one_pool() -> None:
     snapshot = await market(Scripted("first", good), Scripted("second", good)).refresh()
     assert [pool.id for pool in snapshot.pools] == ["good"]
-    assert "belongs to another venue" in snapshot.excluded["second"]
+    assert snapshot.excluded["second"] == "pool id good belongs to venue first"
 
 
 async def test_a_venue_with_a_foreign_pool_shows_why_it_is_left_out() -> None:
@@ -242,6 +242,7 @@ async def test_a_venue_with_a_foreign_pool_shows_why_it_is_left_out() -> None:
     assert [(status.name, status.pools, bool(status.reason)) for status in asked.statuses] == [
         ("first", 1, False), ("second", 0, True),
     ]  # fmt: skip
+    assert (asked.venue_of("good"), asked.venue_of("none")) == ("first", "")
 
 
 async def test_stale_prices_value_nothing() -> None:
