@@ -45,10 +45,11 @@ from solver.core.batch import solve_batch
 from solver.core.program import ProgramError
 from solver.core.types import JsonObject, Kind, Rejection, Solution
 from solver.core.venue import PoolFault
+from solver.core.winners import select as select_winners
 from solver.daemon import Daemon
 from solver.service import checked_config, serving
 from solver.startup import StartError
-from solver.wire import cow, instance, jsonio, v1
+from solver.wire import competition, cow, instance, jsonio, v1
 from solver.wire.solution import solution_document
 
 EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT, EXIT_NOT_THERE = 0, 1, 2, 3
@@ -219,10 +220,7 @@ def solve(
     chain: Annotated[int, typer.Option(help="Chain id of a CoW auction.")] = 1,
 ) -> None:
     """Solve one recorded batch and prove how good the answer is."""
-    try:
-        body = file.read_bytes()
-    except OSError as error:
-        raise _Failed("no_file", f"{file}: {error.strerror}") from error
+    body = _read_bytes(file)
     probe = jsonio.decode(body, dict, _MAX_FILE_BYTES)
     if isinstance(probe, Rejection):
         raise _Failed(probe.code, f"{file}: {probe.code}: {probe.detail}", probe.pointer)
@@ -278,12 +276,71 @@ def verify_solution(
     raise typer.Exit(EXIT_DONE if verdict.accepted else EXIT_NOTHING_FILLED)
 
 
-def _read_document(file: Path) -> bytes:
-    """The bytes of a JSON object; one line and exit code 2 for anything else."""
+@app.command()
+def winners(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="A thalweg.competition/1 file or a CoW auction, then files with more solutions: "
+            "of the same format, or answers of CoW solver engines.",
+        ),
+    ],
+    as_json: _Json = False,
+) -> None:
+    """Rank solutions by surplus, drop the unfair ones and pick winners that do not overlap.
+
+    Exit codes: 0 there is a winner, 1 there is none, 2 unreadable.
+    """
+    first, *others = files
+    names = _file_names(others)
+    file = first
     try:
-        body = file.read_bytes()
+        auction, bids = competition.read_auction(_read_bytes(first), _MAX_FILE_BYTES)
+        for file, name in zip(others, names, strict=True):
+            bids += competition.read_bids(_read_bytes(file), name, auction, _MAX_FILE_BYTES)
+    except jsonio.Invalid as error:
+        detail = f"{file}: {error.pointer}: {error}" if error.pointer else f"{file}: {error}"
+        raise _Failed(error.code, detail, error.pointer) from error
+    try:
+        ranking = select_winners(auction, bids)
+    except ValueError as error:
+        raise _Failed("duplicate_solution", str(error)) from error
+    answer = competition.ranking_document(ranking)
+    if as_json:
+        _print_json(answer)
+    else:
+        _show_ranking(answer)
+    raise typer.Exit(EXIT_DONE if answer.winners else EXIT_NOTHING_FILLED)
+
+
+def _file_names(files: Sequence[Path]) -> list[str]:
+    """What an answer without a solver's name is called: its file, or the path of one of several."""
+    stems = [file.stem for file in files]
+    return [
+        stem if stems.count(stem) == 1 else str(file)
+        for stem, file in zip(stems, files, strict=True)
+    ]
+
+
+def _show_ranking(answer: competition.RankingDocument) -> None:
+    table = Table("solver", "solution", "standing", "score (wei)", "reference (wei)", "reason")
+    for entry in (*answer.winners, *answer.others):
+        reference = answer.reference_scores.get(entry.solver, "") if not entry.reason else ""
+        table.add_row(entry.solver, entry.id, entry.standing, entry.score, reference, entry.reason)
+    Console().print(table)
+
+
+def _read_bytes(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
     except OSError as error:
         raise _Failed("no_file", f"{file}: {error.strerror}") from error
+
+
+def _read_document(file: Path) -> bytes:
+    """The bytes of a JSON object; one line and exit code 2 for anything else."""
+    body = _read_bytes(file)
     probe = jsonio.decode(body, dict, _MAX_FILE_BYTES)
     if isinstance(probe, Rejection):
         raise _Failed(probe.code, f"{file}: {probe.code}: {probe.detail}", probe.pointer)
@@ -320,7 +377,7 @@ def judge(problem: bytes, answer: bytes, chain: int = 1) -> Verdict:
         read_auction.snapshot,
         read_auction.intents,
         trusted={name: token.trusted for name, token in tokens.items()},
-        buffers={name: cow.integer(token.available_balance) for name, token in tokens.items()},
+        buffers={name: jsonio.integer(token.available_balance) for name, token in tokens.items()},
     )
     return check_claim(task, claim)
 

@@ -25,7 +25,6 @@ from solver.core.pools import (
     WeightedVersion,
 )
 from solver.core.types import (
-    UINT256_MAX,
     ZERO_BYTES32,
     Intent,
     JsonObject,
@@ -36,7 +35,7 @@ from solver.core.types import (
 )
 from solver.core.venue import Pool, Snapshot, described
 from solver.wire import jsonio
-from solver.wire.jsonio import Invalid
+from solver.wire.jsonio import Invalid, integer
 from solver.wire.solution import certificate_document
 
 SETTLEMENT_GAS = 106_391
@@ -51,7 +50,6 @@ _PIPS = 10**6
 # The engine does not say the spacing of ticks; the factories of Uniswap tie it to the fee.
 _SPACINGS = {100: 1, 500: 10, 2500: 50, 3000: 60, 10_000: 200}
 _PRICE_ATOMS = 10**18
-_HEX = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
@@ -101,20 +99,6 @@ class Problem(Struct, frozen=True):
     intents: tuple[Intent, ...]
     warnings: tuple[str, ...]
     unit: str
-
-
-def integer(text: object, pointer: str = "") -> int:
-    """An unsigned integer of 256 bits, decimal or hex as the engine has it. Raises Invalid."""
-    value: int | None = None
-    if isinstance(text, str):
-        is_hex = _HEX.fullmatch(text) is not None
-        value = int(text, 16) if is_hex else jsonio.amount(text)
-    elif isinstance(text, int) and not isinstance(text, bool) and 0 <= text <= UINT256_MAX:
-        value = text
-    if value is None:
-        detail = f"{str(text)[:40]!r} is not an unsigned integer of 256 bits"
-        raise Invalid("bad_amount", detail, pointer)
-    return value
 
 
 def _positive(text: object, pointer: str) -> int:

@@ -9,13 +9,14 @@ from typing import Annotated, Any, TypeVar
 import msgspec
 from msgspec import Meta
 
-from solver.core.types import Rejection
+from solver.core.types import UINT256_MAX, Rejection
 
 T = TypeVar("T")
 
 # An unterminated string ends with the body, so that the scan is linear for any input.
 _BRACKET_OR_STRING = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|[\[\]{}]', re.DOTALL)
 
+_HEX = re.compile(r"0x[0-9a-fA-F]{1,64}", re.ASCII)
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(.*)`", re.DOTALL)
 
@@ -194,3 +195,17 @@ def camel(name: str) -> str:
     """The spelling of a field on the wire."""
     head, *rest = name.split("_")
     return head + "".join(part.title() for part in rest)
+
+
+def integer(text: object, pointer: str = "") -> int:
+    """An unsigned integer of 256 bits, decimal or hex as CoW Protocol has it. Raises Invalid."""
+    value: int | None = None
+    if isinstance(text, str):
+        is_hex = _HEX.fullmatch(text) is not None
+        value = int(text, 16) if is_hex else amount(text)
+    elif isinstance(text, int) and not isinstance(text, bool) and 0 <= text <= UINT256_MAX:
+        value = text
+    if value is None:
+        detail = f"{str(text)[:40]!r} is not an unsigned integer of 256 bits"
+        raise Invalid("bad_amount", detail, pointer)
+    return value
