@@ -453,6 +453,8 @@ def quote(
         _print_json(view)
     else:
         typer.echo(f"sells {view.sell}, gets {view.buy}, fee {view.fee} (base units)")
+        fees = msgspec.structs.asdict(view.fees)
+        typer.echo("fees: " + ", ".join(f"{kind} {amount}" for kind, amount in fees.items()))
         for leg in view.legs:
             typer.echo(f"  {leg.pool}: {leg.amount_in} → {leg.amount_out}")
         if view.reason is not None:

@@ -28,6 +28,7 @@ _Seconds = Annotated[float, Meta(ge=0.001, le=1e9)]
 _TickSeconds = Annotated[float, Meta(ge=0.01, le=3600)]
 _BodyBytes = Annotated[int, Meta(ge=4096, le=2**24)]
 _Usd = Annotated[float, Meta(ge=0, le=1e18)]
+_Factor = Annotated[float, Meta(ge=0, le=1)]
 _Bps = Annotated[int, Meta(ge=0, le=10_000)]
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
 _Path = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -96,6 +97,19 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
     max_fee_gwei: Annotated[float, Meta(gt=0, le=1e9)] = 200.0
 
 
+class FeeConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """Fees beside gas, as shares; the kinds of :mod:`solver.core.fees` that need no quote.
+
+    They are zero: nothing in a batch charges them yet, and a quote must not name what a fill
+    does not pay.
+    """
+
+    surplus_factor: _Factor = 0.0
+    surplus_max_volume_factor: _Factor = 0.0
+    volume_factor: _Factor = 0.0
+    solver_factor: _Factor = 0.0
+
+
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the keys are; the passwords come from the environment."""
 
@@ -155,6 +169,7 @@ class Config(Struct, frozen=True):
     storage: Storage = Storage()
     batch: BatchConfig = BatchConfig()
     limits: Limits = Limits()
+    fees: FeeConfig = FeeConfig()
     solver: KeyConfig = KeyConfig()
     prices: Prices = Prices()
     chain: tuple[ChainConfig, ...] = ()
@@ -202,6 +217,7 @@ _TABLES: dict[str, type[Struct]] = {
     "storage": Storage,
     "batch": BatchConfig,
     "limits": Limits,
+    "fees": FeeConfig,
     "solver": KeyConfig,
     "prices": Prices,
 }
@@ -369,7 +385,13 @@ class _Check:
         for number, venue in zip(self._numbers["venue"], config.venue, strict=True):
             self._known_chain(venue.chain, chains, ("venue", number))
             self._venue(venue, chains, ("venue", number))
+        self._fees(config.fees)
         self._prices(config)
+
+    def _fees(self, fees: FeeConfig) -> None:
+        for name, factor in msgspec.structs.asdict(fees).items():
+            if factor > 0.0:
+                self._add(("fees", name), "no batch charges this fee yet", "write 0.0")
 
     def _prices(self, config: Config) -> None:
         prices = config.prices

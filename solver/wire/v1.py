@@ -102,6 +102,18 @@ class LegView(Struct, frozen=True, rename="camel"):
     amount_out: Amount
 
 
+class FeesView(Struct, frozen=True, rename="camel"):
+    """Each fee that a fill pays, in the bought token; together they are its ``fee``.
+
+    Only gas is charged so far; the other kinds are those of ``[fees]`` in the config.
+    """
+
+    gas: Amount
+    surplus: Amount = "0"
+    volume: Amount = "0"
+    solver: Amount = "0"
+
+
 class QuoteView(Struct, frozen=True, rename="camel"):
     """What the order would get now, alone, and the proof of how good that is."""
 
@@ -109,6 +121,7 @@ class QuoteView(Struct, frozen=True, rename="camel"):
     sell: Amount
     buy: Amount
     fee: Amount
+    fees: FeesView
     legs: list[LegView]
     certificate: CertificateDocument
     reason: ReasonDocument | None = None
@@ -378,6 +391,7 @@ def quote_view(swap: Swap, digest: str, solution: Solution, decimals: Decimals) 
         str(fill.sell if fill else 0),
         str(fill.buy if fill else 0),
         str(fill.fee if fill else 0),
+        FeesView(str(fill.fee if fill else 0)),
         [
             LegView(
                 leg.pool,

@@ -31,7 +31,7 @@ SHIPPED = DEFAULT_PATH.read_text(encoding="utf-8")
 def test_the_shipped_file_is_sound_and_states_the_defaults() -> None:
     config, bare = load(DEFAULT_PATH), parse("[[chain]]\nchain_id = 1\n[prices.usd]\nWETH='1'")
     assert [chain.name for chain in config.chain] == ["alpha", "beta"]
-    for table in ("server", "storage", "batch", "limits", "solver"):
+    for table in ("server", "storage", "batch", "limits", "fees", "solver"):
         assert getattr(config, table) == getattr(bare, table), table
 
 
@@ -56,6 +56,8 @@ def test_the_shipped_file_is_sound_and_states_the_defaults() -> None:
         ('name = "book"', 'name = "pairs"', "venue.1", "remove one"),
         ('kind = "bridge"\nchain = 31337', 'kind = "bridge"\nchain = 5', "venue.2.chain", "31337"),
         ("max_impact_bps = 10000", "max_impact_bps = 10001", "batch.max_impact_bps", "<= 10000"),
+        ("solver_factor = 0.0", "solver_factor = 1.5", "fees.solver_factor", "<= 1"),
+        ("solver_factor = 0.0", "solver_factor = 0.001", "fees.solver_factor", "write 0.0"),
         ('keystore = ""', 'private_key = "0xdead"', "solver.private_key", "keystore"),
         ("tick_seconds = 0.5", "tick_seconds = 1e-300", "batch.tick_seconds", ">= 0.01"),
         ("tick_seconds = 0.5", "tick_seconds = nan", "batch.tick_seconds", ">= 0.01"),
