@@ -324,7 +324,9 @@ def _file_names(files: Sequence[Path]) -> list[str]:
 
 
 def _show_ranking(answer: competition.RankingDocument) -> None:
-    table = Table("solver", "solution", "standing", "score (wei)", "reference (wei)", "reason")
+    table = Table()
+    for name in ("solver", "solution", "standing", "score (wei)", "reference (wei)", "reason"):
+        table.add_column(name, overflow="fold")
     for entry in (*answer.winners, *answer.others):
         reference = answer.reference_scores.get(entry.solver, "") if not entry.reason else ""
         table.add_row(entry.solver, entry.id, entry.standing, entry.score, reference, entry.reason)

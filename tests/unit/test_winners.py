@@ -205,6 +205,14 @@ def test_solutions_may_be_spread_over_files(tmp_path: Path) -> None:
     }
 
 
+def test_the_documented_file_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "competition.md").read_text(encoding="utf-8")
+    result = run(tmp_path, page.split("```json\n")[1].split("```")[0])
+    assert result.exit_code == EXIT_DONE, result.output
+    answer = json.loads(result.stdout)
+    assert [entry["solver"] for entry in answer["winners"] + answer["others"]] == ["two", "one"]
+
+
 def test_people_get_a_table(tmp_path: Path) -> None:
     result = run(tmp_path, competition(), options=())
     assert result.exit_code == EXIT_DONE
