@@ -116,12 +116,12 @@ def unpicklable() -> list[Any]:
 FAR = TokenId(9, "0x" + "a" * 40)
 NONSENSE: list[tuple[Any, str]] = [
     (raises, "RuntimeError: the indexer is down"),
-    (lambda: asyncio.sleep(60), "no answer within 0.3 s"),
-    (blocks, "no answer within 0.3 s"),
+    (lambda: asyncio.sleep(60), "no answer within 1.5 s"),
+    (blocks, "no answer within 1.5 s"),
     (leaves, "SystemExit: goodbye"),
     (unpicklable, "no pickle"),
     (lambda: [BadPool("raise", threshold=0)], "RuntimeError: boom"),
-    (lambda: [BadPool("loop", threshold=10**18)], "no answer within 0.3 s"),
+    (lambda: [BadPool("loop", threshold=10**18)], "no answer within 1.5 s"),
     (lambda: [BadPool("float", threshold=10**18)], "a swap of 1000000000000000000 gives"),
     (lambda: [BadPool("negative", threshold=10**18)], "gives"),
     (lambda: [BadPool("raise", id=7)], "is no text"),  # type: ignore[arg-type]  # on purpose
@@ -139,7 +139,7 @@ def market(*venues: Scripted, prices_at: float | None = None) -> Market:
     at = time.time() if prices_at is None else prices_at
     prices = PriceList("test", at, 60.0, {A: 1e-18})
     chain: Any = QuietChain()
-    return Market({1: chain}, listed, prices, Stake("0x" + "00" * 20, {}, ()), 0.3)
+    return Market({1: chain}, listed, prices, Stake("0x" + "00" * 20, {}, ()), 1.5)
 
 
 @pytest.mark.parametrize(("act", "reason"), NONSENSE)
