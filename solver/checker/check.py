@@ -10,7 +10,7 @@ from msgspec import Struct
 from solver.checker import bound as bounds
 from solver.checker.bound import Ground, Row
 from solver.checker.document import Claim, Violation
-from solver.checker.feasible import internalised, replay, stocks, violations
+from solver.checker.feasible import Account, internalised, replay, stocks, violations
 from solver.checker.gain import Curve, Unknown, curves, is_sampled
 from solver.core.intent import max_fee
 from solver.core.pools import RoutePool
@@ -241,25 +241,35 @@ def _bound(
 def _arbitrage(
     task: Task, claim: Claim, ground: Ground, figures: dict[str, str]
 ) -> Iterator[Violation]:
-    """The exhibited cycles, replayed from the snapshot one after another."""
+    """The exhibited plans, replayed from the snapshot one after another.
+
+    A plan may borrow while it runs; what it lacks in the end is a violation, and what it has left
+    of tokens in which an order's surplus counts is its yield.
+    """
     pools: dict[str, Pool] = {pool.id: pool for pool in task.snapshot.pools}
-    bought = {intent.swap.buy for intent in ground.intents.values()}
+    counted = {
+        intent.swap.buy if intent.swap.kind is Kind.EXACT_IN else intent.swap.sell
+        for intent in ground.intents.values()
+        if intent.swap.kind is Kind.EXACT_IN or not intent.swap.is_cross_chain
+    }
     worth = Fraction(0)
-    for k, cycle in enumerate(claim.arbitrage):
+    for k, plan in enumerate(claim.arbitrage):
         place = f"/certificate/arbitrage/{k}"
-        if not cycle or cycle[0].token_in not in bought or cycle[-1].token_out != cycle[0].token_in:
-            yield Violation("no_cycle", place, "it does not lead from a bought token back to it")
-            return
-        start = cycle[0].token_in
-        balance = {(start, False): cycle[0].amount_in}
-        broken = list(replay(cycle, pools, balance, place))
+        lent: dict[Account, int] = {}
+        for leg in plan:
+            account = (leg.token_in, False)
+            lent[account] = lent.get(account, 0) + leg.amount_in
+        balance = dict(lent)
+        broken = list(replay(plan, pools, balance, place))
         yield from broken
-        gained = balance.get((start, False), 0) - cycle[0].amount_in
-        if gained < 0:
-            yield Violation("no_gain", place, f"it loses {-gained}")
         if broken:
             return
-        worth += gained * ground.reference[start]
+        for account, left in balance.items():
+            gained = left - lent.get(account, 0)
+            if gained < 0:
+                yield Violation("no_gain", place, f"{account[0]} lacks {-gained} in the end")
+            elif account[0] in counted:
+                worth += gained * ground.reference[account[0]]
     figures["arbFloor"] = _text(worth)
     said = claim.figures["arbFloor"]
     yield from _same("arbFloor", said, worth, worth)

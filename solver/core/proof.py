@@ -247,10 +247,11 @@ def surplus(batch: Batch, fills: Sequence[Fill]) -> float:
 def arbitrage_floor(snapshot: Snapshot, batch: Batch) -> tuple[float, list[tuple[Leg, ...]]]:
     """What a plan without any input yields, in exact integers, in the numeraire; and the plan.
 
-    Cycles through the bought tokens are taken from the program without orders and replayed one
-    after another with the pools' integers; 0 when none gains.
+    Cycles through the tokens in which surplus counts are taken from the program without orders and
+    replayed one after another with the pools' integers; 0 when none gains.
     """
-    targets = sorted({order.buy for order in batch.problem.orders})
+    counted = {order.sell if order.exact_out else order.buy for order in batch.problem.orders}
+    targets = sorted(n for n in counted if batch.graph.nodes[n].stage == graph.NOW)
     flow = program.idle(batch.problem, targets)
     pools: dict[str, Pool] = {pool.id: pool for pool in snapshot.pools}
     used = pricing.used_edges(batch, flow)
@@ -266,8 +267,10 @@ def arbitrage_floor(snapshot: Snapshot, batch: Batch) -> tuple[float, list[tuple
             start = int(used[cycle[0]] * batch.unit[target])
             legs = _replay_cycle(cycle, start, pools)
             if legs:
-                gained = legs[-1].amount_out - legs[0].amount_in
-                total += gained / float(batch.unit[target]) * batch.scale
+                total += sum(
+                    _net(legs, batch.graph.nodes[n].token) / float(batch.unit[n]) * batch.scale
+                    for n in targets
+                )
                 exhibited.append(legs)
             for edge in cycle:
                 used[edge] -= amount
@@ -292,6 +295,12 @@ def _cycle_through(node: Node, used: Mapping[_EdgeKey, float]) -> list[_EdgeKey]
                 following += [[*path, edge] for edge in sorted(used) if edge[0] == path[-1][1]]
         frontier = following
     return None
+
+
+def _net(legs: Sequence[Leg], token: TokenId) -> int:
+    """What the legs leave of a token."""
+    came = sum(leg.amount_out for leg in legs if leg.token_out == token)
+    return came - sum(leg.amount_in for leg in legs if leg.token_in == token)
 
 
 def _replay_cycle(cycle: list[_EdgeKey], start: int, pools: dict[str, Pool]) -> tuple[Leg, ...]:

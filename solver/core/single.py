@@ -17,10 +17,11 @@ from solver.core.graph import Node
 from solver.core.kernels import Array
 from solver.core.pricing import Priced
 from solver.core.problem import MOST_RATE, Batch, Plan, buy_node, normalise, sell_node
+from solver.core.routing.arbitrage import Yield, exhibit
 from solver.core.routing.charges import net_of_gas
 from solver.core.routing.network import Network
 from solver.core.routing.orders import buy_exactly, sell_down_to
-from solver.core.routing.router import UNLIMITED, Clock, Route, fair_prices, find_route
+from solver.core.routing.router import ARBITRAGE, UNLIMITED, Clock, Route, fair_prices, find_route
 from solver.core.types import (
     BPS,
     Certificate,
@@ -37,6 +38,7 @@ from solver.core.verify import verify
 
 _TOLERANCE = 1e-6
 _BINDING = {"partly_filled": "limit", "limit_out_of_reach": "limit", "no_route": "venues"}
+_SHOW_S = 3e-5  # per arc of the network: about what it takes to exhibit its arbitrage
 _OUTWARD = 1e-12  # of the order, for rounding in sums of non-negative terms
 
 
@@ -87,7 +89,8 @@ def solve_single(
     found = _find(intent, ask, gas_value, network, clock)
     answer = _settle(snapshot, intent, fee, gas_value, prices, network, found)
     priced = None if isinstance(answer, Infeasible) else answer
-    proven = _certificate(snapshot, intent, fee, ask, prices, network, found, priced)
+    shown = _shown(intent, ask, network, found, clock)
+    proven = _certificate(snapshot, intent, fee, ask, prices, network, found, priced, shown)
     reasons = _reasons(intent, ask, found, priced, answer)
     if priced is None:
         return Solution((), (), (), {}, {}, reasons, proven, "empty")
@@ -145,6 +148,14 @@ def _whole_sale(ask: Ask, gas_value: float, network: Network, clock: Clock) -> R
     if len(found.arc) == 0:
         return found.blind
     return replace(found.blind, arc=found.arc, used=found.used, value=found.gross)
+
+
+def _shown(intent: Intent, ask: Ask, network: Network, found: Found, clock: Clock) -> Yield:
+    """What pools give without an order in the token in which its surplus counts, if time allows."""
+    token = ask.target if intent.swap.kind is Kind.EXACT_IN else ask.source
+    if found.route.note != ARBITRAGE or not clock.allows(_SHOW_S * network.arc_count):
+        return Yield(token)
+    return exhibit(network, token)
 
 
 def _bought(route: Route, ask: Ask, most: float) -> float:
@@ -248,6 +259,7 @@ def _certificate(
     network: Network,
     found: Found,
     priced: Priced | None,
+    shown: Yield,
 ) -> Certificate:
     """The router's prices as the proof of the whole graph."""
     fills = priced.fills if priced else ()
@@ -261,6 +273,7 @@ def _certificate(
     upper = float(worst.bound)
     volume = sum(prices[intent.swap.buy] * (fill.buy + fill.fee) for fill in fills)
     gap = max(0.0, upper - value)
+    net_gap = max(0.0, gap - shown.worth)
     assumptions = [proof.ONLY_LOWER, proof.GENEROUS_CAPS]
     if len(prices) > len(snapshot.prices):
         assumptions.append(proof.DERIVED_PRICES)
@@ -275,10 +288,10 @@ def _certificate(
         normalisation="numeraire units at the snapshot's reference prices",
         value=proof.decimal(value),
         bound=proof.decimal(upper),
-        arb_floor="0",
+        arb_floor=proof.decimal(shown.worth),
         gap=proof.decimal(gap),
-        net_gap=proof.decimal(gap),
-        net_gap_bps=f"{gap / volume * BPS:.6f}" if volume > 0 else "0",
+        net_gap=proof.decimal(net_gap),
+        net_gap_bps=f"{net_gap / volume * BPS:.6f}" if volume > 0 else "0",
         prices=worst.prices,
         multipliers={},
         snapshot_hash=snapshot.hash,
@@ -290,6 +303,7 @@ def _certificate(
             for token, price in sorted(prices.items())
             if snapshot.prices.get(token, 0.0) <= 0.0
         },
+        arbitrage=[shown.legs] if shown.legs else [],
     )
 
 

@@ -188,8 +188,9 @@ class Certificate(Struct, frozen=True, rename="camel"):
     the best rate of each intent's pair, in base units bought per unit sold.
     ``leaves`` are cases that leave none out; the loosest one is repeated in the fields above.
     ``reference`` has the prices (numeraire per base unit) that the snapshot does not state and
-    that follow from pool rates. ``arbitrage`` is the plan behind ``arb_floor``: cycles from a
-    bought token back to it, replayed from the snapshot's pools one after another.
+    that follow from pool rates. ``arbitrage`` are the plans behind ``arb_floor``, replayed from the
+    snapshot's pools one after another. A plan may borrow tokens while it runs, none in the end;
+    what it has left counts in the tokens in which an order's surplus does.
     """
 
     objective: str

@@ -21,7 +21,7 @@ from solver.cli import EXIT_BAD_INPUT, EXIT_DONE, EXIT_NOTHING_FILLED, app
 from solver.core import curves as arcs
 from solver.core import kernels
 from solver.core.pools import StablePool, StableVersion, WeightedPool, WeightedVersion
-from solver.core.types import Exact, TokenId
+from solver.core.types import Exact, Kind, TokenId
 from solver.core.venue import Arc
 from solver.wire.swap import swap_from_core
 from tests.make import SETTLEMENT, UNIT, A, B, C, swap
@@ -92,6 +92,28 @@ def test_an_honest_answer_is_accepted(answered: tuple[Path, dict[str, Any]]) -> 
     proof = answer["certificate"]
     assert float(said["figures"]["bound"]) == pytest.approx(float(proof["bound"]), rel=1e-9)
     assert verify(file, answer).stdout.startswith("accepted")
+
+
+@pytest.mark.parametrize("kind", ["in", "out", "partial"])
+def test_a_lone_order_shows_the_arbitrage_around_it(kind: str, tmp_path: Path) -> None:
+    orders = {
+        "in": swap(A, B, UNIT, UNIT * 9 // 10, partial=False),
+        "out": swap(A, B, UNIT, UNIT * 9 // 10, kind=Kind.EXACT_OUT, partial=False),
+        "partial": swap(A, B, UNIT, UNIT * 9 // 10),
+    }
+    file = tmp_path / "lone.json"
+    body = {**problem(), "intents": [{"swap": swap_from_core(orders[kind])}]}
+    file.write_text(json.dumps(body), encoding="utf-8")
+    answer = json.loads(CliRunner().invoke(app, ["solve", str(file), "--json"]).stdout)
+    proof = answer["certificate"]
+    # 100 and 103 units of B per 100 of A: a third of the square of their distance, and less fees
+    assert 5e-3 < float(proof["arbFloor"]) < 3e-2
+    # 0.1 bp; an exact output is bounded by prices that know less
+    assert float(proof["netGap"]) <= (1e-5 if kind != "out" else 1e-2)
+    result = verify(file, answer)
+    assert result.exit_code == EXIT_DONE, result.output
+    proof["arbitrage"][0].pop()
+    assert verify(file, answer).exit_code != EXIT_DONE
 
 
 def _set(*path: object, to: object) -> Change:

@@ -167,7 +167,7 @@ def _build(
     joint = network.joint
     group = joint.of_pool[network.pool[arcs]]
     single = np.nonzero(group < 0)[0]
-    arc_of, kind, par, capacity = _levels(
+    arc_of, kind, par, capacity = spread_levels(
         network, arcs[single], nu[local.tail[single]], nu[local.head[single]], amount
     )
     arc_of = single[arc_of]
@@ -218,8 +218,14 @@ def _build(
     )  # fmt: skip
 
 
-def _levels(
-    network: Network, arcs: IntArray, price_in: Array, price_out: Array, amount: float
+def spread_levels(
+    network: Network,
+    arcs: IntArray,
+    price_in: Array,
+    price_out: Array,
+    amount: float,
+    slack: float = _SLACK,
+    most: float = 2.0,
 ) -> tuple[IntArray, KindArray, Array, Array]:
     """Levels with flows in units of the order: arc position, kind, numbers, capacity."""
     room = 4 * len(arcs) + 64
@@ -229,7 +235,7 @@ def _levels(
         par = np.zeros((room, WIDTH))
         capacity = np.empty(room)
         n = expand(
-            arcs, price_in, price_out, _SLACK, 2.0 * amount, network.kind, network.par,
+            arcs, price_in, price_out, slack, most * amount, network.kind, network.par,
             network.table, network.rows, arc_of, kind, par, capacity,
         )  # fmt: skip
         if n >= 0:

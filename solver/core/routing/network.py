@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from math import inf
 
 import numpy as np
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from solver.core import curves
@@ -29,6 +30,7 @@ from solver.core.kernels import (
 from solver.core.routing import arcs as kernel
 from solver.core.routing.arcs import STEPS, TICKS, Table
 from solver.core.routing.coins import coins_of
+from solver.core.routing.sparse import System
 from solver.core.types import TokenId
 from solver.core.venue import (
     Arc,
@@ -45,6 +47,31 @@ from solver.core.venue import (
 
 IndexArray = NDArray[np.int32]
 _ROOM = 4  # levels that a book may grow by before its rows move
+_MOST_SCALE = 1e6  # prices in terms of a token that is worth less say nothing
+
+
+class Prices(Struct, frozen=True):
+    """ν of every token, λ and μ of every joint pool in numeraire; 0 where unknown."""
+
+    nu: Array
+    lam: Array
+    mu: Array
+
+    def at(self, target: int) -> Prices:
+        """The same in terms of a target, whose ν is 1; reference prices if it is worth nothing."""
+        scale = 1.0 / max(float(self.nu[target]), 1e-300)
+        if not scale < _MOST_SCALE:
+            return Prices(np.ones(len(self.nu)), 0.0 * self.lam, 0.0 * self.mu)
+        return Prices(self.nu * scale, self.lam * scale, self.mu * scale)
+
+
+class Settled(Struct, frozen=True):
+    """A block after all its arbitrage: prices, what it yields, and inputs of plain arcs."""
+
+    block: int
+    prices: Prices
+    value: float
+    flow: Array
 
 
 class Network:
@@ -110,6 +137,11 @@ class Network:
         self.spot = np.empty(count)
         self._adjacency()
         self._rates: dict[int, Array] = {}
+        self.block = 0
+        # what :mod:`whole` and :mod:`arbitrage` remember; the yields by token are of this block
+        self.system: System | None = None
+        self.settled: Settled | None = None
+        self.yields: dict[int, object] = {}
         self._refresh(np.arange(count))
 
     @property
@@ -141,6 +173,8 @@ class Network:
             self._held[number] = arcs
         if not moved:
             return np.empty(0, np.int64)
+        self.block += 1
+        self.yields.clear()
         self._write()
         touched = np.zeros(self.arc_count, np.bool_)
         for number in moved:
@@ -167,6 +201,10 @@ class Network:
             kernel.rates(self.kind, self.par, self.table, self.rows, every, 2.0**step, found)
             self._rates[step] = found
         return self._rates[step]
+
+    def only(self, kept: NDArray[np.bool_]) -> Network:
+        """The same network as if it had only some of its arcs; it sees no later blocks."""
+        return _Part(self, kept)
 
     def forget_rates(self) -> None:
         """Drop the cached rates; the next order computes those that it needs."""
@@ -265,6 +303,21 @@ class Network:
         )  # fmt: skip
         for step, cached in self._rates.items():
             kernel.rates(self.kind, self.par, self.table, self.rows, changed, 2.0**step, cached)
+
+
+class _Part(Network):
+    """A network that hides arcs: their first slope and their rates are 0."""
+
+    def __init__(self, whole: Network, kept: NDArray[np.bool_]) -> None:
+        self.__dict__.update(whole.__dict__)
+        self._behind, self._kept = whole, kept
+        self.settled = None
+        self.yields = {}
+        self.spot = np.where(kept, whole.spot, 0.0)
+        self.in_spot = self.spot[self.in_arc]
+
+    def rates(self, size: float) -> Array:
+        return np.where(self._kept, self._behind.rates(size), 0.0)
 
 
 def following(

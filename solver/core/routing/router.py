@@ -16,6 +16,7 @@ import numpy as np
 from msgspec import Struct
 
 from solver.core.kernels import Array, IntArray
+from solver.core.routing.acyclic import forward, pair_flows, row_of_tokens
 from solver.core.routing.extension import (
     coin_prices,
     costs,
@@ -30,6 +31,7 @@ from solver.core.routing.joint import gaining_pairs, joint_total
 from solver.core.routing.labels import fewest_hops, select
 from solver.core.routing.model import Local, build_model, localise
 from solver.core.routing.network import Network
+from solver.core.routing.whole import Question, settle, solve_part, solve_whole
 
 _SIZES = (1.0 / 64.0, 1.0 / 8.0, 1.0)
 _PER_SIZE = 60
@@ -46,7 +48,8 @@ _WARM_ROUNDS = 6
 _IDLE = 2  # rounds in which nothing changes, after which nothing will
 _FINEST = 1e-5  # of the tolerance: the accuracy of the interior point in the last rounds
 _GROWTH = 2.5  # how much longer than the last a round may take
-_WHOLE = 0.03
+_LOT = 1e-3  # of the order: what comes in larger lots would strand too much along a long way
+_UNIT = 0.01  # of what arbitrage yields: no smaller unit for flows over everything
 _LOOSE = 1e-3  # gaps above it are worth a pass at the reference prices
 _OUTWARD = 1.0 + 1e-12  # what floating point may have lost of a bound
 _SCALES = (1.0, 0.03, 30.0, 1e-3, 1e3, 1e-5, 1e5)  # sizes to try where the interior point fails
@@ -57,7 +60,8 @@ class Route(Struct, frozen=True):
 
     ``arc`` and ``used`` are the arcs in topological order with the input of each; ``value`` is what
     arrives, ``bound`` what no route exceeds, ``nu`` the prices that prove it (ν = 1 at the target),
-    ``unearned`` their Σ arb(ν).
+    ``unearned`` their Σ arb(ν). Where tokens can be turned into more of themselves, ``joint`` is
+    what a plan with cycles brings, the order and all arbitrage: the bound is about such plans.
     """
 
     source: int
@@ -71,6 +75,7 @@ class Route(Struct, frozen=True):
     unearned: float
     rounds: int
     note: str = ""
+    joint: float = 0.0
 
     @property
     def gap(self) -> float:
@@ -92,6 +97,7 @@ class Clock(Struct, frozen=True):
 
 
 UNLIMITED = Clock(lambda: 0.0, inf)
+ARBITRAGE = "arbitrage in the graph"
 
 
 class Warm(Struct, frozen=True):
@@ -126,6 +132,13 @@ def find_route(
     if not 0.0 < amount < inf:
         raise ValueError(f"an order of {amount} is not a positive amount")
     search = _Search(network, source, target, amount, tolerance, keep_rate, clock)
+    settled = network.settled
+    if clock.deadline == inf and settled is not None and settled.block == network.block:
+        # a deadline wants an answer of candidates first, although it will prove nothing
+        search.cyclic = settled.value > tolerance * amount
+    if search.cyclic:
+        search.run_whole()
+        return search.answer()
     if warm is not None:
         search.resume(warm)
         search.run(_WARM_ROUNDS)
@@ -134,7 +147,7 @@ def find_route(
     if not search.cyclic:
         search.begin()
         search.run(_MOST_ROUNDS)
-    if search.cyclic and not search.finished:
+    if not search.finished and (search.cyclic or search.is_among_arbitrage()):
         search.run_whole()
     return search.answer()
 
@@ -198,6 +211,7 @@ class _Search:
         self._best_guess = inf
         self._pending: tuple[Array, IntArray, Array, Array, Array] | None = None
         self._unearned = 0.0
+        self._joint = 0.0
         self._last_nu: Array | None = None
         self._note = ""
 
@@ -216,6 +230,11 @@ class _Search:
     def finished(self) -> bool:
         """Certified, or out of time with an answer in hand."""
         return self.certified or (self._rounds > 0 and not self._clock.allows(0.0))
+
+    def is_among_arbitrage(self) -> bool:
+        """Whether pools yield more than the tolerance without any order."""
+        settled = settle(self._network)
+        return settled is not None and settled.value > self._tolerance * self._amount
 
     def begin(self) -> None:
         """Candidates from labels at three sizes."""
@@ -269,42 +288,44 @@ class _Search:
             spent = self._clock.now() - started
 
     def run_whole(self) -> None:
-        """One solve over every arc near the reference prices: the bound contains all arbitrage.
+        """One solve over everything: the bound contains all arbitrage, the route has no cycle.
 
-        The route is then improved on the arcs that its own flow uses, which have no cycle.
+        The tokens are put in a row in the manner of the joint plan, and what runs forward in it is
+        solved for the order alone.
         """
-        network = self._network
+        network, amount = self._network, self._amount
         self._rounds += 1
-        near = np.nonzero(network.spot >= 1.0 - _WHOLE)[0]
-        local = localise(network, near, self._source, self._target, whole=True)
-        if local is None:
+        self._note = ARBITRAGE
+        settled = settle(network)
+        keep = (self._source, self._keep_rate) if self._keep_rate > 0.0 else None
+        question = Question(self._target, {self._source: amount}, keep)
+        unit = max(amount, _UNIT * settled.value) if settled else amount
+        near = settled.prices if settled else None
+        accuracy = self._tolerance * amount / unit
+        plan = solve_whole(network, question, near, accuracy, unit)
+        if plan is None:
             return
-        arcs = near[local.place]
-        nu = np.ones(len(local.tokens))
-        model = build_model(network, arcs, local, nu, self._amount, np.zeros(len(arcs)))
-        x = np.minimum(0.4 * model.capacity, 0.03)
-        prices = np.concatenate([nu, model.node_nu])
-        model.solve(x, prices, 1e-2, self._tolerance)
-        if not (np.all(np.isfinite(x)) and np.all(np.isfinite(prices))):
-            return
-        whole = np.ones(len(network.tokens))
-        whole[local.tokens] = prices[: len(local.tokens)]
-        self._prove_whole(whole, *model.multipliers(prices))
-        flow = model.arc_flow(x)
-        if self._keep_rate > 0.0:
-            flow = np.minimum(flow, 1.0)
-        kept = np.ones(len(arcs), np.bool_)
-        prune(local.tail, local.head, len(local.tokens), 0, 1, kept)
-        kept &= flow > _THRESHOLDS[0]
-        order = order_tokens(local.tail, local.head, len(local.tokens), 0, kept, flow)
-        rank = np.full(len(network.tokens), len(order), np.int64)
-        rank[local.tokens[order]] = np.arange(len(order))
-        forward = rank[network.tail[near]] < rank[network.head[near]]
-        self._member[:] = False
-        self._candidates, self._flow = np.empty(0, np.int64), np.empty(0)
-        self._guess, self._warm = whole, False
-        self._add(near[forward])
-        self._solve(1.0)
+        self._joint = plan.value
+        if plan.bound < self._bound:
+            self._bound, self._bound_nu = plan.bound, plan.prices.nu
+            self._unearned, self._pending = plan.unearned, None
+        if self._clock.allows(0.0):
+            rank = row_of_tokens(network, pair_flows(network, plan), self._source, self._target)
+            part = forward(network, rank, plan, _LOT * amount)
+            alone = solve_part(network, question, plan.prices, part, amount)
+            if alone is not None:
+                self._take(pair_flows(network, alone) / amount)
+
+    def _take(self, flow: Array) -> None:
+        """Make a route of flows per arc of the network, in units of the order."""
+        network = self._network
+        arcs = np.nonzero(flow > _THRESHOLDS[0])[0]
+        local = localise(network, arcs, self._source, self._target)
+        if local is not None:
+            arcs = arcs[local.place]
+            sold = float(np.sum(flow[arcs[local.tail == 0]]))
+            kept = 1.0 - sold if self._keep_rate > 0.0 else 0.0
+            self._improve(arcs, local, flow[arcs], kept if kept > 1e-7 else 0.0)
 
     def _prove_whole(self, nu: Array, lam: Array, mu: Array) -> None:
         """The bound at given prices, over every arc."""
@@ -344,14 +365,14 @@ class _Search:
     def answer(self) -> tuple[Route, Warm | None]:
         """The best route and bound so far; reference prices prove one where nothing else did."""
         self._settle_bound()
-        if self._bound - self._best[0] > _LOOSE * self._amount:
+        if self._bound - max(self._best[0], self._joint) > _LOOSE * self._amount:
             joints = len(self._network.joint.ann)
             fair = np.ones(len(self._network.tokens))
             self._prove_whole(fair, np.zeros(joints), np.zeros(joints))
         value, arc, used, sold = self._best
         route = Route(
             self._source, self._target, sold, arc, used, value, self._bound,
-            self._bound_nu, self._unearned, self._rounds, self._note,
+            self._bound_nu, self._unearned, self._rounds, self._note, self._joint,
         )  # fmt: skip
         if self._last_nu is None:
             return route, None
@@ -466,7 +487,7 @@ class _Search:
         whole = self._extend(moved, cap, floor)
         if whole is None:
             self.cyclic = True
-            self._note = "arbitrage in the graph"
+            self._note = ARBITRAGE
             return False
         capped = np.unique(
             np.concatenate([tokens[fixed], [self._target], np.nonzero(floor > 0.0)[0]])
