@@ -1,31 +1,16 @@
-"""The engine as the benchmarks call it: one order, everything that belongs to an answer.
-
-The parts that are not in the engine yet are found by name and reported as missing, never guessed.
-"""
+"""The engine as the benchmarks call it: one order, everything that belongs to an answer."""
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 from msgspec import Struct
+from msgspec.structs import replace
 
 from benchmarks.exact import FREE, Answer, Gas, base_units, of_replay
+from solver.core.routing.charges import net_of_gas
 from solver.core.routing.network import Network
 from solver.core.routing.orders import Purchase, buy_exactly
 from solver.core.routing.replay import Replay, replay
 from solver.core.routing.router import Route, Warm, find_route
-
-MISSING = {
-    name: module
-    for name, module in (
-        ("net of gas", "solver.core.routing.charges"),
-        ("anytime", "solver.core.routing.anytime"),
-    )
-    if find_spec(module) is None
-}
-"""What cannot be measured yet, and the module that it waits for."""
-if "floor" not in Route.__struct_fields__:
-    MISSING["arbitrage floor"] = "solver.core.routing.router"
 
 
 class Solved(Struct, frozen=True):
@@ -45,8 +30,17 @@ def solve(
     warm: Warm | None = None,
     gas: Gas = FREE,
 ) -> Solved:
-    """Candidates, interior point, certificate and integer replay; ``amount`` in numeraire."""
-    route, after = find_route(network, source, target, amount, tolerance, warm)
+    """Candidates, interior point, certificate and integer replay; ``amount`` in numeraire.
+
+    With a price of gas the route is the one that leaves most after it, or none where none pays.
+    """
+    if gas.price > 0.0:
+        ends = network, source, target, amount
+        found = net_of_gas(*ends, gas.price, gas.overhead, warm=warm, tolerance=tolerance)
+        route = replace(found.blind, arc=found.arc, used=found.used, value=found.gross)
+        after = found.warm
+    else:
+        route, after = find_route(network, source, target, amount, tolerance, warm)
     answer = None
     if len(route.arc):
         given = base_units(network, source, amount)

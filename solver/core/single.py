@@ -19,9 +19,10 @@ from solver.core.pricing import Priced
 from solver.core.problem import MOST_RATE, Batch, Plan, buy_node, normalise, sell_node
 from solver.core.routing.arbitrage import Yield, exhibit
 from solver.core.routing.charges import net_of_gas
+from solver.core.routing.clock import UNLIMITED, Clock
 from solver.core.routing.network import Network
 from solver.core.routing.orders import buy_exactly, sell_down_to
-from solver.core.routing.router import ARBITRAGE, UNLIMITED, Clock, Route, fair_prices, find_route
+from solver.core.routing.router import ARBITRAGE, Route, fair_prices, find_route
 from solver.core.types import (
     BPS,
     Certificate,

@@ -23,8 +23,9 @@ from solver.core.pools import (
     WeightedPool,
 )
 from solver.core.problem import normalise
+from solver.core.routing.clock import Clock
 from solver.core.routing.network import Network
-from solver.core.routing.router import Clock, Route, find_route
+from solver.core.routing.router import Route, find_route
 from solver.core.types import Exact, TokenId
 from solver.core.venue import Pool
 from tests.make import asset, pair, signed, snapshot, swap

@@ -15,13 +15,14 @@ from heapq import heappop, heappush
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 
 from solver.core.kernels import Array
 from solver.core.pools import BookPool
 from solver.core.routing.acyclic import pair_flows
 from solver.core.routing.arcs import STEPS
-from solver.core.routing.network import Network, Prices
-from solver.core.routing.whole import Part, Question, settle, solve_rest
+from solver.core.routing.network import Network
+from solver.core.routing.whole import Part, Question, everything, settle, solve_rest
 from solver.core.types import Exact, Leg
 from solver.core.venue import Pool, Step
 
@@ -42,33 +43,35 @@ class Yield(Struct, frozen=True):
     worth: float = 0.0
 
 
-def exhibit(network: Network, token: int, near: Prices | None = None) -> Yield:
+def exhibit(network: Network, token: int) -> Yield:
     """The best plan without input for a token that is found and survives the integers.
 
-    It is remembered until the network's next block. ``near`` are prices to begin from.
+    It is remembered until the network's next block.
     """
     known = network.yields.get(token)
     if isinstance(known, Yield):
         return known
-    found = _search(network, token, near)
+    found = _search(network, token)
     network.yields[token] = found
     return found
 
 
-def _search(network: Network, token: int, near: Prices | None) -> Yield:
+def _search(network: Network, token: int) -> Yield:
     settled = settle(network)
     if settled is None or settled.value <= 0.0:
         return Yield(token)
-    books, part = _books(network, settled.flow)
+    every = everything(network)
+    ask = Question(token, {})
+    lots = solve_rest(network, ask, settled.prices, every, _ACCURACY, settled.value)
+    if lots is None:
+        return Yield(token)
+    books, part = _books(network, lots.flow)
     supply: dict[int, float] = {}
     for a, step in books.items():
         i, o = int(network.tail[a]), int(network.head[a])
         supply[i] = supply.get(i, 0.0) - step.amount_in / float(network.unit[i])
         supply[o] = supply.get(o, 0.0) + step.amount_out / float(network.unit[o])
-    start = near or settled.prices
-    plan = solve_rest(
-        network, Question(token, supply), start, part, _ACCURACY, settled.value
-    )  # fmt: skip
+    plan = solve_rest(network, Question(token, supply), lots.prices, part, _ACCURACY, settled.value)
     if plan is None:
         return Yield(token)
     flow = pair_flows(network, plan)
@@ -108,8 +111,7 @@ def _books(network: Network, flow: Array) -> tuple[dict[int, Step], Part]:
             step = pool.swap(*ends, amount, Exact.IN)
             if step.amount_in > 0:
                 steps[a] = step
-    every = np.ones(len(network.joint.token), np.bool_)
-    return steps, Part(arcs, every, every)
+    return steps, replace(everything(network), arcs=arcs)
 
 
 class _Legs:

@@ -30,12 +30,13 @@ from solver.core.kernels import WIDTH, Array, IntArray
 from solver.core.program.charges import Curves, Trades, choose, master
 from solver.core.routing import perspective as kernel
 from solver.core.routing.arcs import arc_best, arc_output, expand
+from solver.core.routing.clock import UNLIMITED, Clock
 from solver.core.routing.flow import order_tokens, prune, push
 from solver.core.routing.interior import interior_point
 from solver.core.routing.labels import select
 from solver.core.routing.model import Local, build_model, localise
 from solver.core.routing.network import Network
-from solver.core.routing.router import UNLIMITED, Clock, Route, Warm, find_route
+from solver.core.routing.router import Route, Warm, find_route
 
 Pools = frozenset[int]
 

@@ -66,12 +66,11 @@ class Prices(Struct, frozen=True):
 
 
 class Settled(Struct, frozen=True):
-    """A block after all its arbitrage: prices, what it yields, and inputs of plain arcs."""
+    """A block after all its arbitrage: its prices and what it yields."""
 
     block: int
     prices: Prices
     value: float
-    flow: Array
 
 
 class Network:
@@ -142,6 +141,7 @@ class Network:
         self.system: System | None = None
         self.settled: Settled | None = None
         self.yields: dict[int, object] = {}
+        self.fair_yield: float | None = None
         self._refresh(np.arange(count))
 
     @property
@@ -175,6 +175,7 @@ class Network:
             return np.empty(0, np.int64)
         self.block += 1
         self.yields.clear()
+        self.fair_yield = None
         self._write()
         touched = np.zeros(self.arc_count, np.bool_)
         for number in moved:
@@ -312,7 +313,7 @@ class _Part(Network):
         self.__dict__.update(whole.__dict__)
         self._behind, self._kept = whole, kept
         self.settled = None
-        self.yields = {}
+        self.yields, self.fair_yield = {}, None
         self.spot = np.where(kept, whole.spot, 0.0)
         self.in_spot = self.spot[self.in_arc]
 

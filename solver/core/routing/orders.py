@@ -12,8 +12,9 @@ from math import inf
 
 from msgspec import Struct
 
+from solver.core.routing.clock import UNLIMITED, Clock
 from solver.core.routing.network import Network
-from solver.core.routing.router import UNLIMITED, Clock, Route, Warm, find_route
+from solver.core.routing.router import Route, Warm, find_route
 
 _NEWTON = 8
 

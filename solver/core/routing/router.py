@@ -8,7 +8,7 @@ is always a feasible route and a true bound; how far apart they are is part of t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from math import inf
 
@@ -17,6 +17,7 @@ from msgspec import Struct
 
 from solver.core.kernels import Array, IntArray
 from solver.core.routing.acyclic import forward, pair_flows, row_of_tokens
+from solver.core.routing.clock import UNLIMITED, Clock
 from solver.core.routing.extension import (
     coin_prices,
     costs,
@@ -31,7 +32,7 @@ from solver.core.routing.joint import gaining_pairs, joint_total
 from solver.core.routing.labels import fewest_hops, select
 from solver.core.routing.model import Local, build_model, localise
 from solver.core.routing.network import Network
-from solver.core.routing.whole import Question, settle, solve_part, solve_whole
+from solver.core.routing.whole import Question, fair_yield, settle, solve_part, solve_whole
 
 _SIZES = (1.0 / 64.0, 1.0 / 8.0, 1.0)
 _PER_SIZE = 60
@@ -85,18 +86,6 @@ class Route(Struct, frozen=True):
         return (self.bound - self.value) / self.bound if self.bound > 0.0 else 0.0
 
 
-class Clock(Struct, frozen=True):
-    """How long a solve may take: a monotonic ``now`` in seconds, and when it must have ended."""
-
-    now: Callable[[], float]
-    deadline: float
-
-    def allows(self, seconds: float) -> bool:
-        """Whether so much time is left."""
-        return self.now() + seconds < self.deadline
-
-
-UNLIMITED = Clock(lambda: 0.0, inf)
 ARBITRAGE = "arbitrage in the graph"
 
 
@@ -233,7 +222,7 @@ class _Search:
 
     def is_among_arbitrage(self) -> bool:
         """Whether pools yield more than the tolerance without any order."""
-        settled = settle(self._network)
+        settled = settle(self._network, self._clock)
         return settled is not None and settled.value > self._tolerance * self._amount
 
     def begin(self) -> None:
@@ -296,13 +285,13 @@ class _Search:
         network, amount = self._network, self._amount
         self._rounds += 1
         self._note = ARBITRAGE
-        settled = settle(network)
+        settled = settle(network, self._clock)
         keep = (self._source, self._keep_rate) if self._keep_rate > 0.0 else None
         question = Question(self._target, {self._source: amount}, keep)
         unit = max(amount, _UNIT * settled.value) if settled else amount
         near = settled.prices if settled else None
         accuracy = self._tolerance * amount / unit
-        plan = solve_whole(network, question, near, accuracy, unit)
+        plan = solve_whole(network, question, near, accuracy, unit, self._clock)
         if plan is None:
             return
         self._joint = plan.value
@@ -312,7 +301,7 @@ class _Search:
         if self._clock.allows(0.0):
             rank = row_of_tokens(network, pair_flows(network, plan), self._source, self._target)
             part = forward(network, rank, plan, _LOT * amount)
-            alone = solve_part(network, question, plan.prices, part, amount)
+            alone = solve_part(network, question, plan.prices, part, amount, self._clock)
             if alone is not None:
                 self._take(pair_flows(network, alone) / amount)
 
@@ -327,16 +316,13 @@ class _Search:
             kept = 1.0 - sold if self._keep_rate > 0.0 else 0.0
             self._improve(arcs, local, flow[arcs], kept if kept > 1e-7 else 0.0)
 
-    def _prove_whole(self, nu: Array, lam: Array, mu: Array) -> None:
-        """The bound at given prices, over every arc."""
-        network = self._network
-        nu[self._target] = 1.0
-        arcs, gains = gaining(
-            np.arange(len(network.tokens)), network.out_start, network.out_arc, network.head,
-            network.spot, nu, network.kind, network.par, network.table, network.rows,
-        )  # fmt: skip
-        self._pending = (nu, network.joint.of_pool[network.pool[arcs]], gains, lam, mu)
-        self._settle_bound()
+    def _prove_fair(self) -> None:
+        """The bound at reference prices, over every arc."""
+        fair = np.ones(len(self._network.tokens))
+        paid = self._paid(fair)
+        bound = (paid + fair_yield(self._network)) * _OUTWARD
+        if bound < self._bound:
+            self._bound, self._bound_nu, self._unearned = bound, fair, bound - paid
 
     def _settle_bound(self) -> None:
         """The exact bound of the best prices so far; joint pools make it dearer than the guess."""
@@ -366,9 +352,7 @@ class _Search:
         """The best route and bound so far; reference prices prove one where nothing else did."""
         self._settle_bound()
         if self._bound - max(self._best[0], self._joint) > _LOOSE * self._amount:
-            joints = len(self._network.joint.ann)
-            fair = np.ones(len(self._network.tokens))
-            self._prove_whole(fair, np.zeros(joints), np.zeros(joints))
+            self._prove_fair()
         value, arc, used, sold = self._best
         route = Route(
             self._source, self._target, sold, arc, used, value, self._bound,

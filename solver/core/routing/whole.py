@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from solver.core.jit import compiled
 from solver.core.kernels import LINEAR, WIDTH, Array, IntArray, KindArray, level_jet
+from solver.core.routing.clock import UNLIMITED, Clock
 from solver.core.routing.extension import gaining
 from solver.core.routing.flow import Mask
 from solver.core.routing.joint import joint_gain, star_levels, tightest
@@ -31,7 +32,7 @@ _LEAST = 1e-300
 _NEAR, _WIDE = 2e-3, 1e-2  # how far from the money levels are taken, with and without prices
 _ALONG = 3e-3  # the same for a part of the network
 _SETTLED, _UNIT = 1e-6, 0.1  # accuracy of prices without an order, and its unit in the first gains
-_COARSE = 3e-3
+_COARSE = 1e-2  # of the order: a route is made feasible and improved anyway
 _MOST_ROUNDS = 8
 _OUTWARD = 1e-12  # of the sum of non-negative terms: what floating point may have lost
 _FIXED = 1e30  # the weight that keeps ν at the target where it is
@@ -43,6 +44,12 @@ class Part(Struct, frozen=True):
     arcs: Mask
     pays: Mask
     takes: Mask
+
+
+def everything(network: Network) -> Part:
+    """All of a network."""
+    coins = len(network.joint.token)
+    return Part(*(np.ones(count, np.bool_) for count in (network.arc_count, coins, coins)))
 
 
 class Levels(Struct, frozen=True):
@@ -457,8 +464,8 @@ def _foresee(
 class Solver:
     """The interior point on given levels; supplies and targets may change between calls."""
 
-    def __init__(self, system: System, levels: Levels) -> None:
-        self._levels, self._target = levels, 0
+    def __init__(self, system: System, levels: Levels, clock: Clock = UNLIMITED) -> None:
+        self._levels, self._target, self._clock = levels, 0, clock
         self._diagonal = system.pattern.diagonal
         self._factor = Factor(system.pattern)
         m, n = len(levels.tail), system.nodes
@@ -473,7 +480,8 @@ class Solver:
         self.iterations = 0
 
     def solve(self, start: Point, supply: Array, target: int, tolerance: float) -> Point | None:
-        """From ``start`` to complementarity within the tolerance (of the amount); None if it fails.
+        """From ``start`` to complementarity within the tolerance (of the amount); None if it fails
+        or the time is over.
 
         ν of the target stays 1.
         """
@@ -496,7 +504,7 @@ class Solver:
             ):
                 return Point(x, z, w, nu, s)
             self.iterations += 1
-            if not self._factor.factorise():
+            if not (self._clock.allows(0.0) and self._factor.factorise()):
                 return None
             mu = total / pairs
             self._low[:], self._high[:], self._slack[:] = 0.0, 0.0, 0.0
@@ -568,27 +576,38 @@ class Question(Struct, frozen=True):
         return sum(max(float(nu[t]), rates.get(t, 0.0)) * x for t, x in self.supply.items())
 
 
-def settle(network: Network) -> Settled | None:
+def settle(network: Network, clock: Clock = UNLIMITED) -> Settled | None:
     """What a network's block yields without an order, paid out in the token of most arcs.
 
-    It is remembered until the next block, whose prices are searched from those of this one.
+    It is remembered until the next block, whose prices are searched from those of this one. None
+    where nothing gains, or the time is over.
     """
     before = network.settled
     if before is not None and before.block == network.block:
         return before
     hub = int(np.argmax(np.diff(network.out_start)))
     question = Question(hub, {})
-    joints = len(network.joint.ann)
-    fair = Prices(np.ones(len(network.tokens)), np.zeros(joints), np.zeros(joints))
-    most, _, _ = proven(network, fair, question)
+    most = fair_yield(network)
     if not 0.0 < most < inf:
         return None
     start = before.prices if before else None
-    found = solve_whole(network, question, start, _SETTLED, _UNIT * most)
-    if found is None:
+    found = solve_whole(network, question, start, _SETTLED, _UNIT * most, clock)
+    if found is None or not clock.allows(0.0):  # it may not be all
         return None
-    network.settled = Settled(network.block, found.prices, found.value, found.flow)
+    network.settled = Settled(network.block, found.prices, found.value)
     return network.settled
+
+
+def fair_yield(network: Network) -> float:
+    """Σ arb at the reference prices, which bounds what a block yields; kept until the next."""
+    if network.fair_yield is None:
+        _, network.fair_yield, _ = proven(network, _fair(network), Question(0, {}))
+    return network.fair_yield
+
+
+def _fair(network: Network) -> Prices:
+    joints = len(network.joint.ann)
+    return Prices(np.ones(len(network.tokens)), np.zeros(joints), np.zeros(joints))
 
 
 def solve_whole(
@@ -597,29 +616,33 @@ def solve_whole(
     start: Prices | None,
     tolerance: float,
     unit: float,
+    clock: Clock = UNLIMITED,
 ) -> Outcome | None:
-    """Plan and bound for a question; None where the method fails.
+    """Plan and bound for a question; None where the method fails or the time is over.
 
     The levels near the money at the ``start`` prices are solved, with flows in ``unit`` (what is
     earned and sold should be of its order); while the bound over all arcs and the value are further
     apart than ``tolerance``·``unit``, those near the new prices follow.
     """
     system = system_of(network)
-    joints = len(network.joint.ann)
-    fair = Prices(np.ones(len(network.tokens)), np.zeros(joints), np.zeros(joints))
+    fair = _fair(network)
     prices = start
     best: Outcome | None = None
     also = np.zeros(network.arc_count, np.bool_)
     for number in range(_MOST_ROUNDS):
+        if not clock.allows(0.0):
+            break
         near = (prices or fair).at(question.target)
         slack = _WIDE if prices is None else _NEAR
         levels = levels_at(network, system, near, unit, slack, also)
         nu = _node_prices(network, levels, near)
         if question.keep is not None:
             levels = _keeping(levels, system, question)
-        found, balance = _run(system, levels, nu, question, tolerance, known=prices is not None)
+        found, balance = _run(
+            system, levels, nu, question, tolerance, known=prices is not None, clock=clock
+        )
         if found is None:
-            if prices is None:
+            if prices is None or not clock.allows(0.0):
                 break
             prices = None
             continue
@@ -635,25 +658,26 @@ def solve_whole(
 
 
 def solve_part(
-    network: Network, question: Question, near: Prices, part: Part, unit: float
-) -> Outcome | None:
+    network: Network, question: Question, near: Prices, part: Part, unit: float,
+    clock: Clock = UNLIMITED,
+) -> Outcome | None:  # fmt: skip
     """A plan that uses only a part of the network, for proportions; it proves nothing.
 
     Prices along a way that gains spread wider than in the whole, so more levels take part.
     """
-    return _part(network, question, near, part, unit, _ALONG, _COARSE, known=False)
+    return _part(network, question, near, part, unit, _ALONG, _COARSE, known=False, clock=clock)
 
 
 def solve_rest(
     network: Network, question: Question, near: Prices, part: Part, accuracy: float, unit: float
 ) -> Outcome | None:
     """A plan for a part that is nearly the whole, at prices near by; it proves nothing."""
-    return _part(network, question, near, part, unit, _NEAR, accuracy, known=True)
+    return _part(network, question, near, part, unit, _NEAR, accuracy, known=True, clock=UNLIMITED)
 
 
 def _part(
     network: Network, question: Question, near: Prices, part: Part, unit: float, slack: float,
-    accuracy: float, known: bool,
+    accuracy: float, known: bool, clock: Clock,
 ) -> Outcome | None:  # fmt: skip
     system = system_of(network)
     seen = network.only(part.arcs)
@@ -663,7 +687,7 @@ def _part(
     nu = _node_prices(network, levels, near)
     if question.keep is not None:
         levels = _keeping(levels, system, question)
-    found, balance = _run(system, levels, nu, question, accuracy, known)
+    found, balance = _run(system, levels, nu, question, accuracy, known, clock)
     if found is None:
         return None
     prices = prices_of(network, levels, found.nu)
@@ -671,12 +695,13 @@ def _part(
 
 
 def _run(
-    system: System, levels: Levels, nu: Array, question: Question, tolerance: float, known: bool
-) -> tuple[Point | None, Array]:
+    system: System, levels: Levels, nu: Array, question: Question, tolerance: float, known: bool,
+    clock: Clock,
+) -> tuple[Point | None, Array]:  # fmt: skip
     needs = np.zeros(system.nodes)
     for token, amount in question.supply.items():
         needs[token] += amount / levels.amount
-    solver = Solver(system, levels)
+    solver = Solver(system, levels, clock)
     found = None
     for start in _starts(levels, nu, known):
         found = solver.solve(start, needs, question.target, tolerance)
