@@ -27,7 +27,7 @@ import numpy as np
 from msgspec import Struct
 
 from benchmarks import engine, orders
-from benchmarks.exact import base_units
+from benchmarks.exact import Gas, base_units
 from benchmarks.machine import Report, load, spread
 from benchmarks.markets import Market, Shape, generate, move
 from solver.core.routing.arbitrage import exhibit
@@ -39,6 +39,7 @@ from solver.core.routing.router import ARBITRAGE, Warm, find_route
 from solver.core.routing.whole import settle
 
 MODES = ("cold", "cached", "warm")
+_USD_PER_GAS = 2e-5  # 10 gwei at 2,000 USD: 1.8 USD for a constant-product swap
 _SHARE_MOVED = 0.05
 _AMOUNT_MOVED = 0.05
 _REFERENCE_PATH = Path("reports/routing.json")
@@ -147,6 +148,8 @@ def compile_everything() -> None:
             solved = engine.solve(network, source, target, 1e4, 1e-5)
             network.update(move(market, 8)[1])
             engine.solve(network, source, target, 1e4, 1e-5, solved.warm)
+            engine.solve(network, source, target, 1e4, 1e-5, gas=Gas(_USD_PER_GAS))
+            engine.buy(network, source, target, base_units(network, target, 1e4), 1e5, 1e-5)
 
 
 def measure(cases: Sequence[Case], seed: int, effort: Effort) -> Iterator[dict[str, Any]]:
@@ -284,7 +287,6 @@ def exact_out(pools: int, usd: float, seeds: Sequence[int], count: int) -> dict[
 
 
 GAS_CASES = ((1_000, 1e3), (1_000, 1e4), (1_000, 1e5), (10_000, 1e4))
-_USD_PER_GAS = 2e-5  # 10 gwei at 2,000 USD: 1.8 USD for a constant-product swap
 
 
 def gas(pools: int, usd: float, seeds: Sequence[int], count: int) -> dict[str, Any]:
