@@ -121,7 +121,10 @@ class Answer:
             return True
 
     def proven(self, leaf: Document) -> float | None:
-        """g at a leaf's prices by the solver's floats; None where it counts pools pair by pair."""
+        """g at a leaf's prices by the solver's floats; None where it counts pools pair by pair.
+
+        Or where the proof is that of the one order that was solved, without the others' nodes.
+        """
         if any(len(pool.tokens) > 2 for pool in self.snapshot.pools) or self.terms is None:
             return None
         batch = self._batch()
@@ -130,6 +133,11 @@ class Answer:
             str(node.token) + ("@escrow" if node.stage == graph.ESCROW else "")
             for node in batch.graph.nodes
         ]
+        if any(
+            node.token in prices and name not in leaf["prices"]
+            for name, node in zip(names, batch.graph.nodes, strict=True)
+        ):
+            return None
         nu = np.array(
             [
                 float(leaf["prices"][name]) / prices[node.token] if node.token in prices else 0.0

@@ -508,8 +508,8 @@ def _noisy_text(cases: dict[str, Any]) -> list[str]:
         )
     return [
         "Noisy markets: the gap between the bound and V(Δ), the plan with all cycles, in bp of the",
-        "order; USD of arbitrage that an exhibited plan without input brings in integers, and the ms",
-        "that it takes to exhibit it, once per block and token and not part of the times above.",
+        "order; USD of arbitrage that an exhibited plan without input brings in integers, and the",
+        "ms to exhibit it, once per block and token and not part of the times above.",
         "",
         *_table(("case", "gap to V(Δ) p50", "p99", "max", "USD p50", "max", "ms p50", "max"), rows),
         "",
