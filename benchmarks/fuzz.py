@@ -35,7 +35,7 @@ from solver.core.batch import solve_batch
 from solver.core.intent import min_buy
 from solver.core.problem import Batch, Floor, buy_node, normalise, sell_node
 from solver.core.types import Fill, Intent, InventoryUse, Kind, Leg, TokenId
-from solver.core.venue import Snapshot
+from solver.core.venue import PoolFault, Snapshot
 from solver.core.verify import verify
 from solver.wire import cow, instance
 from solver.wire.solution import solution_document
@@ -117,7 +117,7 @@ class Answer:
         clearing = {name: (int(rate[0]), int(rate[1])) for name, rate in said["clearing"].items()}
         try:
             return verify(self.intents, pools, own, fills, legs, uses, clearing) is not None
-        except ValueError:  # a pool that does not trade one token for the other
+        except PoolFault:  # a pool that does not trade one token for the other
             return True
 
     def proven(self, leaf: Document) -> float | None:

@@ -39,6 +39,7 @@ from solver.core.verify import verify
 
 _TOLERANCE = 1e-6
 _BINDING = {"partly_filled": "limit", "limit_out_of_reach": "limit", "no_route": "venues"}
+_LEAST_PRICE = 1e-100  # of the sold token: what is worth less buys nothing
 _SHOW_S = 3e-5  # per arc of the network: about what it takes to exhibit its arbitrage
 _OUTWARD = 1e-12  # of the order, for rounding in sums of non-negative terms
 
@@ -165,10 +166,14 @@ def _bought(route: Route, ask: Ask, most: float) -> float:
 
 
 def _purchase(intent: Intent, ask: Ask, route: Route, evidence: Route, bought: float) -> Found:
-    """Surplus of an exact-output order in the sold token, with prices scaled so that ν_A = 1."""
-    scale = 1.0 / max(float(evidence.nu[ask.source]), 1e-300)
+    """Surplus of an exact-output order in the sold token, with prices scaled so that ν_A = 1.
+
+    Where ν_A is 0 (no way leads on from A), all that is proven is that the input is not negative.
+    """
+    paid = float(evidence.nu[ask.source])
+    scale = 1.0 / paid if paid > _LEAST_PRICE else 1.0
     unearned = evidence.unearned
-    marginal = ask.size * (1.0 / ask.limit - scale)
+    marginal = ask.size * (1.0 / ask.limit - scale) if paid > _LEAST_PRICE else np.inf
     whole = min(ask.size / ask.limit, marginal + unearned * scale)
     bound = max(0.0, whole)
     if intent.swap.partial_fill:
