@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 
 import msgspec
 from msgspec import Struct
 
-from solver.core import baseline
-from solver.core.baseline import Market, Rules
+from solver.core import baseline, joint, winners
+from solver.core.baseline import Market, Rules, Single
+from solver.core.joint import Charges, Settlement
 from solver.core.journal import Offered
-from solver.core.types import Rejection
+from solver.core.types import Intent, Rejection
 from solver.wire import cow, engine, jsonio
 from solver.wire.engine import Answer, Reply, SolutionDocument
 from solver.wire.jsonio import Invalid
@@ -57,15 +58,76 @@ def answer(question: Question, clock: Callable[[], float] = time.time) -> Answer
         return clock() >= due
 
     market = Market(problem.snapshot.pools, problem.wei, problem.gas_price, settings.rules, is_late)
-    charged = [order.pays_for_gas for order in problem.orders]
-    singles = list(baseline.solve(market, problem.intents, charged))
-    documents = [engine.single(problem, found, found.index) for found in singles]
+    singles = list(
+        baseline.solve(market, problem.intents, [order.pays_for_gas for order in problem.orders])
+    )
+    documents: list[SolutionDocument] = []
+    if question.joint:
+        together = list(_together(problem, market, singles))
+        documents = [engine.settlement(problem, found, k) for k, found in enumerate(together)]
+        singles = [found for found in singles if not _is_beaten(problem, found, together)]
+    first = len(documents) if question.joint else 0
+    documents += [engine.single(problem, found, first + found.index) for found in singles]
     return Reply(
         number,
         tuple(_offered(document) for document in documents),
-        msgspec.json.encode(engine.SolveAnswer(documents)),
+        msgspec.json.encode(_said(settings, number, documents)),
         due,
         problem.warnings,
+    )
+
+
+def _together(
+    problem: cow.Problem, market: Market, singles: Sequence[Single]
+) -> Iterator[Settlement]:
+    """The joint settlements of the orders that need nothing but a swap."""
+    paths = {single.digest: single for single in singles}
+    intents, fees, wei = [], {}, {}
+    for order, intent in zip(problem.orders, problem.intents, strict=True):
+        if intent.swap.sell == intent.swap.buy or order.wrappers or order.flashloan_hint:
+            continue
+        intents.append(intent)
+        if order.pays_for_gas:
+            token = intent.swap.sell
+            wei[token] = baseline.native_price(market, token) or 0
+            path = paths.get(intent.digest)
+            least = market.rules.overhead_gas + cow.HOP_GAS
+            found = path.fee if path else baseline.fee_of(market, token, least)
+            fees[intent.digest] = found or 0
+    charges = Charges(market.gas_price, market.rules.overhead_gas, wei, fees)
+    yield from joint.settlements(problem.snapshot, intents, charges)
+
+
+def _is_beaten(problem: cow.Problem, found: Single, together: Sequence[Settlement]) -> bool:
+    """Whether a settlement does for this order alone what its path does, or more."""
+    intent = problem.intents[found.index]
+    alone = [
+        settlement.trades[0]
+        for settlement in together
+        if len(settlement.trades) == 1 and settlement.trades[0].digest == found.digest
+    ]
+    sold, bought = baseline.moved(found, intent)
+    return any(
+        _surplus(intent, trade.sold, trade.bought) >= _surplus(intent, sold, bought)
+        for trade in alone
+    )
+
+
+def _surplus(intent: Intent, sold: int, bought: int) -> int:
+    """As the protocol scores it, in the bought token."""
+    swap = intent.swap
+    order = winners.Order(swap.kind, "", "", swap.sell_amount, swap.buy_amount)
+    return winners.score(order, winners.Trade(intent.digest, sold, bought), winners.PRICE_UNIT)
+
+
+def _said(
+    settings: Settings, auction: str, documents: list[SolutionDocument]
+) -> engine.SolveAnswer | engine.ErrorAnswer:
+    """The answer; a quote of the profile *full* that finds nothing says why."""
+    if documents or auction or settings.profile != "full":
+        return engine.SolveAnswer(documents)
+    return engine.ErrorAnswer(
+        engine.EngineError("insufficientLiquidity", "no liquidity for the whole amount in time")
     )
 
 

@@ -111,6 +111,15 @@ def solve(market: Market, intents: Sequence[Intent], charged: Sequence[bool]) ->
             yield found
 
 
+def moved(found: Single, intent: Intent) -> tuple[int, int]:
+    """All that the owner sells, fee included, and gets."""
+    sell, buy = found.prices[intent.swap.sell], found.prices[intent.swap.buy]
+    fee = found.fee or 0
+    if intent.swap.kind is Kind.EXACT_IN:
+        return found.executed + fee, -(-found.executed * sell // buy)
+    return found.executed * buy // sell + fee, found.executed
+
+
 def native_price(market: Market, token: TokenId) -> int | None:
     """Wei per 10^18 atoms: given, one for the native token, routed, or so much that no fee remains.
 

@@ -7,13 +7,13 @@ spells otherwise is read where it is read (:mod:`solver.wire.cow`) and never wri
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from msgspec import Struct
 
 from solver.core.baseline import Single
+from solver.core.joint import Settlement
 from solver.core.journal import Offered
-from solver.core.types import JsonObject, Rejection
+from solver.core.types import JsonObject, Leg, Rejection
 from solver.wire import cow, jsonio
 from solver.wire.jsonio import Invalid
 
@@ -143,7 +143,28 @@ def single(problem: cow.Problem, found: Single, number: int) -> SolutionDocument
     )
 
 
-def interactions(problem: cow.Problem, legs: Sequence[Any]) -> list[InteractionDocument]:
+def settlement(problem: cow.Problem, found: Settlement, number: int) -> SolutionDocument:
+    """The solution of several orders at one price per token."""
+    return SolutionDocument(
+        number,
+        {token.address: str(price) for token, price in sorted(found.prices.items())},
+        [
+            TradeDocument(
+                "fulfillment",
+                trade.digest.lower(),
+                str(trade.executed),
+                None if trade.fee is None else str(trade.fee),
+            )
+            for trade in found.trades
+        ],
+        [],
+        interactions(problem, found.legs),
+        [],
+        found.gas,
+    )
+
+
+def interactions(problem: cow.Problem, legs: Sequence[Leg]) -> list[InteractionDocument]:
     """Legs as uses of the auction's liquidity, internalised where the buffers cover them."""
     return [InteractionDocument(**fields) for fields in cow.liquidity_uses(problem, legs)]
 
