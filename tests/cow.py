@@ -4,23 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
+import msgspec
 from aiohttp import web
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
+from solver.auctions import Question, Settings, answer
 from solver.config import CowConfig
+from solver.core import winners
 from solver.core.journal import Auctioned, Notified
+from solver.core.types import Exact, Kind, TokenId
 from solver.cow_api import CowApi, CowLimits
 from solver.door import DoorLimits, listening
 from solver.engine import Engine
 from solver.ledger import Ledger
 from solver.service import engine_of
-from solver.wire.engine import Answer
+from solver.wire import cow
+from solver.wire.engine import Answer, Reply
 
 BODY_SECONDS = 30.0
 
@@ -95,3 +101,91 @@ async def opened(config: CowConfig, directory: Path) -> AsyncIterator[Driver]:
     finally:
         await engine.stop()
         ledger.close()
+
+
+def settings(profile: str = "full", **more: Any) -> Settings:
+    """An engine on chain 1 without pauses."""
+    return engine_of(CowConfig(profile=profile, **more)).settings  # type: ignore[arg-type]
+
+
+def answered(request: Any, engine: Settings) -> Reply:
+    """The answer of a process of the engine, in this one."""
+    body = request if isinstance(request, bytes) else json.dumps(request).encode()
+    found = answer(Question(engine, body, engine.profile == "full"))
+    assert isinstance(found, Reply), found
+    return found
+
+
+def solutions(reply: Reply) -> list[dict[str, Any]]:
+    """The solutions of an answer."""
+    found: list[dict[str, Any]] = json.loads(reply.body).get("solutions", [])
+    return found
+
+
+def executed(request: Any, solution: dict[str, Any]) -> dict[str, tuple[int, int]]:
+    """Sold (fee included) and bought by uid, in the arithmetic of the settlement contract."""
+    orders = {order["uid"].lower(): order for order in request["orders"]}
+    found = {}
+    for trade in solution["trades"]:
+        order, amount = orders[trade["order"]], int(trade["executedAmount"])
+        sell, buy = (
+            int(solution["prices"][order[side].lower()]) for side in ("sellToken", "buyToken")
+        )
+        fee = int(trade.get("fee", 0))
+        if order["kind"] == "sell":
+            found[trade["order"]] = amount + fee, -(-amount * sell // buy)
+        else:
+            found[trade["order"]] = amount * buy // sell + fee, amount
+    return found
+
+
+def scores(request: Any, solution: dict[str, Any]) -> dict[str, int]:
+    """The score of each order, in the bought token. Raises Unscorable below a limit."""
+    orders = {order["uid"].lower(): order for order in request["orders"]}
+    found = {}
+    for uid, (sold, bought) in executed(request, solution).items():
+        signed = orders[uid]
+        kind = Kind.EXACT_IN if signed["kind"] == "sell" else Kind.EXACT_OUT
+        limit = int(signed["sellAmount"]), int(signed["buyAmount"])
+        order = winners.Order(kind, signed["sellToken"], signed["buyToken"], *limit)
+        found[uid] = winners.score(order, winners.Trade(uid, sold, bought), winners.PRICE_UNIT)
+    return found
+
+
+def check(request: Any, solution: dict[str, Any], chain: int = 1) -> None:
+    """Replay a solution: every use of a pool to the unit, every limit, no token short."""
+    problem = cow.to_core(msgspec.convert(request, cow.Auction), chain, "", lenient=True)
+    pools = {pool.id: pool for pool in problem.snapshot.pools}
+    orders = {order["uid"].lower(): order for order in request["orders"]}
+    left: Counter[str] = Counter()
+    for use in solution["interactions"]:
+        source, target = (TokenId(chain, use[f"{side}Token"]) for side in ("input", "output"))
+        amount, brought = int(use["inputAmount"]), int(use["outputAmount"])
+        (name,) = (  # an id may come twice; there is one with these tokens
+            pool.id
+            for pool in pools.values()
+            if pool.id.startswith(use["id"] + "#") and {source, target} <= set(pool.tokens)
+        )
+        step = pools[name].swap(source, target, amount, Exact.IN)
+        assert (step.amount_in, step.amount_out) == (amount, brought)
+        pools[name] = step.next_pool
+        left[source.address] -= amount
+        left[target.address] += brought
+    fees = {trade["order"]: int(trade.get("fee", 0)) for trade in solution["trades"]}
+    for trade in solution["trades"]:
+        assert ("fee" in trade) == (orders[trade["order"]]["class"] == "limit")
+    for uid, (sold, bought) in executed(request, solution).items():
+        order = orders[uid]
+        most, least = int(order["sellAmount"]), int(order["buyAmount"])
+        assert most * bought >= least * sold
+        assert sold <= most
+        filled, whole = (sold, most) if order["kind"] == "sell" else (bought, least)
+        assert filled == whole or order["partiallyFillable"]
+        # The reference's sell orders swap their fee as well; what that brings is left over.
+        left[order["sellToken"].lower()] += sold - fees[uid]
+        left[order["buyToken"].lower()] -= bought
+    single = len(solution["trades"]) == 1
+    assert all(
+        amount >= 0 or (single and amount >= -sum(fees.values())) for amount in left.values()
+    ), left
+    assert all(0 < int(price) < 2**256 for price in solution["prices"].values())
