@@ -44,7 +44,7 @@ def answer(question: Question, clock: Callable[[], float] = time.time) -> Answer
     """What the processes do with a question."""
     settings, started = question.settings, clock()
     try:
-        auction = _decode(question.body)
+        auction = cow.checked(_decode(question.body))
         due = min(
             _deadline(auction.deadline) - settings.slack_seconds, started + settings.max_seconds
         )

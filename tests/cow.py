@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -47,8 +48,11 @@ class Hall:
 class Driver:
     """A client of the door."""
 
-    def __init__(self, hall: Hall, session: aiohttp.ClientSession, url: str) -> None:
-        self.hall, self._session, self._url = hall, session, url
+    def __init__(
+        self, hall: Hall, session: aiohttp.ClientSession, address: tuple[str, int]
+    ) -> None:
+        self.hall, self.address = hall, address
+        self._session, self._url = session, f"http://{address[0]}:{address[1]}"
 
     async def ask(
         self, path: str, body: Any, kind: str = "application/json", chunked: bool = True
@@ -62,7 +66,7 @@ class Driver:
 
         async with self._session.post(
             self._url + path,
-            data=chunks() if chunked else data,
+            data=chunks() if chunked else io.BytesIO(data),
             headers={"content-type": kind, "x-request-id": "7"},
         ) as response:
             assert response.content_type == "application/json", await response.text()
@@ -94,10 +98,10 @@ async def opened(config: CowConfig, directory: Path) -> AsyncIterator[Driver]:
     app.add_routes(api.routes())
     try:
         async with (
-            listening(app, "127.0.0.1", 0, DoorLimits(16, 30.0)) as (host, port),
+            listening(app, "127.0.0.1", 0, DoorLimits(64, 30.0)) as address,
             aiohttp.ClientSession() as session,
         ):
-            yield Driver(hall, session, f"http://{host}:{port}")
+            yield Driver(hall, session, address)
     finally:
         await engine.stop()
         ledger.close()

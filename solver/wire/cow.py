@@ -53,6 +53,10 @@ _PIPS = 10**6
 # The engine does not say the spacing of ticks; the factories of Uniswap tie it to the fee.
 _SPACINGS = {100: 1, 500: 10, 2500: 50, 3000: 60, 10_000: 200}
 _PRICE_ATOMS = 10**18
+_PAIR = 2
+_UID = re.compile(r"0x[0-9a-fA-F]{112}", re.ASCII)
+_CLASSES = ("market", "limit")
+_DECIMAL = re.compile(r"[0-9]{1,80}(\.[0-9]{1,80})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
@@ -99,6 +103,17 @@ class Auction(Struct, frozen=True, rename="camel"):
     effective_gas_price: str | int
     deadline: str = ""
     id: str | int | None = None
+
+
+def checked(auction: Auction) -> Auction:
+    """The auction, if its orders are such as a driver sends. Raises Invalid."""
+    for number, order in enumerate(auction.orders):
+        if not _UID.fullmatch(order.uid):
+            raise Invalid("bad_hex", "not 0x and 112 hex digits", f"/orders/{number}/uid")
+        if order.order_class not in _CLASSES:
+            detail = f"{order.order_class[:40]!r} is none of {', '.join(_CLASSES)}"
+            raise Invalid("invalid_field", detail, f"/orders/{number}/class")
+    return auction
 
 
 class Problem(Struct, frozen=True):
@@ -197,10 +212,37 @@ def _orders(
 
 
 def _sound(pool: Pool) -> Pool:
-    """The pool, unless it trades a token for itself. Raises ValueError."""
-    if len(set(pool.tokens)) != len(pool.tokens):
-        raise ValueError("a token comes twice")
-    return pool
+    """The pool, unless what it says of itself cannot be. Raises ValueError."""
+    for token in pool.tokens:
+        if not _ADDRESS.fullmatch(token.address):
+            raise ValueError(f"{token.address[:44]!r} is no address")
+    if len(set(pool.tokens)) != len(pool.tokens) or len(pool.tokens) < _PAIR:
+        raise ValueError("it needs two tokens or more, each once")
+    match pool:
+        case ConstantProductPool() if pool.fee_num >= pool.fee_den:
+            raise ValueError("a fee of everything")
+        case WeightedPool() | StablePool() if pool.fee >= _ONE:
+            raise ValueError("a fee of everything")
+        case WeightedPool() | StablePool() if not all(pool.rates):
+            raise ValueError("a scaling factor of zero")
+        case WeightedPool() if not all(pool.weights):
+            raise ValueError("a weight of zero")
+        case WeightedPool() if abs(sum(pool.weights) - _ONE) > len(pool.weights):
+            raise ValueError("the weights are not one together")
+        case StablePool() if pool.amp < _AMP_PRECISION:
+            raise ValueError("an amplification below one")
+        case LimitOrderPool() if not (pool.maker_amount and pool.taker_amount):
+            raise ValueError("an order that gives or takes nothing")
+        case _:
+            return pool
+
+
+def _decimal(value: object) -> Fraction:
+    """A decimal that is not negative and has a sane number of digits. Raises ValueError."""
+    text = str(value)
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is not a decimal")
+    return Fraction(text)
 
 
 class _Unsupported(Exception):
@@ -217,7 +259,7 @@ def _tokens(entry: JsonObject) -> list[tuple[str, JsonObject]]:
 
 def _constant_product(entry: JsonObject, chain: int, name: str) -> Pool:
     (token0, state0), (token1, state1) = _tokens(entry)
-    fee = Fraction(str(entry["fee"]))
+    fee = _decimal(entry["fee"])
     return ConstantProductPool(
         id=name,
         token0=TokenId(chain, token0),
@@ -267,7 +309,7 @@ def _stable(entry: JsonObject, chain: int, name: str) -> Pool:
     own = str(entry.get("address", "")).lower()
     tokens = [(address, state) for address, state in _tokens(entry) if address != own]
     spelt_otherwise = entry.get("amplification_parameter")
-    amp = Fraction(str(entry.get("amplificationParameter", spelt_otherwise)))
+    amp = _decimal(entry.get("amplificationParameter", spelt_otherwise))
     return StablePool(
         id=name,
         coins=tuple(TokenId(chain, address) for address, _ in tokens),
@@ -286,7 +328,7 @@ def _concentrated(entry: JsonObject, chain: int, name: str) -> Pool:
     more, by a unit.
     """
     token0, token1 = sorted(str(token).lower() for token in entry["tokens"])
-    fee = Fraction(str(entry["fee"])) * _PIPS
+    fee = _decimal(entry["fee"]) * _PIPS
     spacing = _SPACINGS.get(int(fee)) if fee.denominator == 1 else None
     if spacing is None:
         raise _Unsupported(f"no factory ties a tick spacing to the fee {entry['fee']}")
@@ -310,7 +352,7 @@ def _concentrated(entry: JsonObject, chain: int, name: str) -> Pool:
 
 
 def _digits18(decimal: object) -> int:
-    return int(Fraction(str(decimal)) * _ONE)
+    return int(_decimal(decimal) * _ONE)
 
 
 def _scaling(state: JsonObject) -> int:
