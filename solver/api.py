@@ -482,6 +482,10 @@ def _foreign_operation(route: CowRoute, schemas: dict[str, Any]) -> JsonObject:
             for status, shape in route.answers.items()
         },
     }
+    if "{auction}" in route.path:
+        found["parameters"] = [
+            {"name": "auction", "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
     if route.body:
         content = {_JSON: {"schema": schemas[str(route.body)]}}
         found["requestBody"] = {"required": True, "content": content}

@@ -17,7 +17,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from msgspec import Struct
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
-from solver.core.journal import Auctioned, Notified
+from solver.core.journal import Auctioned, Book, Notified
 from solver.core.types import Rejection
 from solver.wire import cow, engine, jsonio
 from solver.wire.engine import Answer, Reply
@@ -26,13 +26,16 @@ from solver.wire.jsonio import Invalid
 log = structlog.get_logger("thalweg.cow")
 
 _JSON = "application/json"
-_STATUS = {"busy": 429, "internal": 500}
+_STATUS = {"not_found": 404, "busy": 429, "internal": 500}
 _NOTICE_BYTES = 2**18
 SOLVE = "/cow/solve"
 
 
 class CowService(Protocol):
     """What the routes need of the daemon."""
+
+    @property
+    def book(self) -> Book: ...
 
     async def solve_auction(self, body: bytes) -> Answer:
         """The answer, or why there is none."""
@@ -119,6 +122,15 @@ class CowApi:
         )
         return web.Response(body=msgspec.json.encode(engine.Heard()), content_type=_JSON)
 
+    async def auction(self, request: web.Request) -> web.Response:
+        """What the ledger has of an auction; of quotes, the notifications."""
+        name = request.match_info["auction"]
+        record = self._service.book.auctions.get("" if name == "quote" else name)
+        if record is None:
+            return _refuse(Rejection("not_found", "no auction of late with this id"))
+        view = engine.auction_view(record)
+        return web.Response(body=msgspec.json.encode(view), content_type=_JSON)
+
     async def healthz(self, request: web.Request) -> web.Response:
         """Whether the process answers."""
         return web.Response(body=msgspec.json.encode(engine.Alive()), content_type=_JSON)
@@ -181,6 +193,8 @@ ROUTES = (
              cow.Auction),
     CowRoute("POST", "/cow/notify", "What became of a solution; kept, whatever its kind",
              CowApi.notify, {200: engine.Heard, **_ERRORS}, engine.Notification),
+    CowRoute("GET", "/cow/auctions/{auction}", "What was offered, and what became of it",
+             CowApi.auction, {200: engine.AuctionView, 404: engine.ErrorAnswer}),
     CowRoute("GET", "/cow/healthz", "Whether the engine answers", CowApi.healthz,
              {200: engine.Alive}),
 )  # fmt: skip

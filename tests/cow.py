@@ -19,7 +19,7 @@ from prometheus_client import CollectorRegistry
 from solver.auctions import Question, Settings, answer
 from solver.config import CowConfig
 from solver.core import winners
-from solver.core.journal import Auctioned, Notified
+from solver.core.journal import Auctioned, Book, Notified
 from solver.core.types import Exact, Kind, TokenId
 from solver.cow_api import CowApi, CowLimits
 from solver.door import DoorLimits, listening
@@ -37,6 +37,10 @@ class Hall:
 
     def __init__(self, engine: Engine, ledger: Ledger) -> None:
         self.engine, self.ledger = engine, ledger
+
+    @property
+    def book(self) -> Book:
+        return self.ledger.book
 
     async def solve_auction(self, body: bytes) -> Answer:
         return await self.engine.solve(body)

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Struct
 
 from solver.core.baseline import Single
 from solver.core.joint import Settlement
-from solver.core.journal import Offered
+from solver.core.journal import AuctionRecord, Offered
 from solver.core.types import JsonObject, Leg, Rejection
 from solver.wire import cow, jsonio
 from solver.wire.jsonio import Invalid
@@ -113,6 +114,57 @@ class Alive(Struct, frozen=True):
     """The process answers."""
 
     status: str = "ok"
+
+
+class OfferedView(Struct, frozen=True, rename="camel"):
+    """A solution that was offered, as it was."""
+
+    id: int
+    orders: tuple[str, ...]
+    solution: msgspec.Raw
+
+
+class NoticeView(Struct, frozen=True, rename="camel"):
+    """A notification, as it came; ``solutions`` are the ids that it speaks of."""
+
+    kind: str
+    solutions: tuple[int, ...]
+    at: float
+    body: msgspec.Raw
+
+
+class AuctionView(Struct, frozen=True, rename="camel"):
+    """What was offered last in an auction, and what the driver said since; times in Unix seconds.
+
+    ``leftOut`` says what made no sense in the auction, each with its place. ``at`` is zero where
+    the auction itself never came here.
+    """
+
+    auction: str
+    at: float
+    seconds: float
+    left_out: tuple[str, ...]
+    solutions: list[OfferedView]
+    notices: list[NoticeView]
+
+
+def auction_view(record: AuctionRecord) -> AuctionView:
+    """A record of the ledger, for its door."""
+    told = record.answer
+    return AuctionView(
+        record.auction,
+        told.at if told else 0.0,
+        told.seconds if told else 0.0,
+        told.left_out if told else (),
+        [
+            OfferedView(offered.id, offered.orders, msgspec.Raw(offered.document.encode()))
+            for offered in (told.solutions if told else ())
+        ],
+        [
+            NoticeView(notice.kind, notice.solutions, notice.at, msgspec.Raw(notice.body.encode()))
+            for notice in record.notices
+        ],
+    )
 
 
 def refusal(rejection: Rejection) -> ErrorAnswer:
