@@ -20,6 +20,8 @@ from solver.core.journal import Batched, Book, BundleRecord, IntentRecord
 from solver.core.lifecycle import BundleState, IntentState
 from solver.core.types import JsonObject, Rejection, Solution, Swap, TokenId
 from solver.core.venue import Snapshot
+from solver.cow_api import ROUTES as COW_ROUTES
+from solver.cow_api import SOLVE, CowApi, CowLimits, CowRoute, CowService
 from solver.door import from_http, refuse
 from solver.wire import jsonio, v1
 from solver.wire.errors import CONTENT_TYPE, Problem
@@ -37,7 +39,7 @@ _ID = {"type": "string", "pattern": "^0[xX][0-9a-fA-F]{64}$"}
 T = TypeVar("T")
 
 
-class Service(Protocol):
+class Service(CowService, Protocol):
     """What the routes need of the daemon; nothing here knows chains or venues."""
 
     @property
@@ -65,6 +67,7 @@ class Limits(Struct, frozen=True):
     max_body_bytes: int
     request_timeout_seconds: float
     max_pending_requests: int
+    max_auction_bytes: int = 10 * 2**20
 
 
 class Query(Struct, frozen=True):
@@ -139,6 +142,8 @@ class Api:
         self._excluded = Gauge(
             "thalweg_venues_excluded", "Venues left out", registry=self._registry
         )
+        patience = CowLimits(limits.max_auction_bytes, limits.request_timeout_seconds)
+        self._cow = CowApi(service, patience, self._registry)
 
     def _view(self, record: IntentRecord) -> v1.IntentView:
         return v1.intent_view(record, self._service.book, self._decimals)
@@ -153,6 +158,7 @@ class Api:
                 app.router.add_get(route.path, self._adapt(route), allow_head=True)
             else:
                 app.router.add_route(route.method, route.path, self._adapt(route))
+        app.add_routes(self._cow.routes())
         return app
 
     def _adapt(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -178,9 +184,13 @@ class Api:
         self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
     ) -> web.StreamResponse:
         started = time.monotonic()
+        resource = request.match_info.route.resource
+        path = resource.canonical if resource else "unknown"
+        # An auction says itself how long it has; its body has the time of any other request.
+        patience = None if path == SOLVE else self._limits.request_timeout_seconds
         response: web.StreamResponse
         try:
-            async with asyncio.timeout(self._limits.request_timeout_seconds):
+            async with asyncio.timeout(patience):
                 response = await handler(request)
         except TimeoutError:
             response = refuse(Rejection("timeout", "the request took too long"))
@@ -193,8 +203,6 @@ class Api:
         except Exception:
             log.exception("request_failed", path=request.path)
             response = refuse(Rejection("internal", "a bug of ours; the log has it"))
-        resource = request.match_info.route.resource
-        path = resource.canonical if resource else "unknown"
         self._requests.labels(path, str(response.status)).inc()
         self._seconds.labels(path).observe(time.monotonic() - started)
         return response
@@ -408,7 +416,7 @@ ROUTES = (
 def openapi(version: str) -> JsonObject:
     """The API as OpenAPI 3.1, from the routes and their msgspec types."""
     types: list[Any] = [Problem]
-    for route in ROUTES:
+    for route in (*ROUTES, *COW_ROUTES):
         types += [route.body] if route.body else []
         types += route.answers.values()
     schemas, components = msgspec.json.schema_components(
@@ -418,6 +426,8 @@ def openapi(version: str) -> JsonObject:
     paths: dict[str, Any] = {}
     for route in ROUTES:
         paths.setdefault(route.path, {})[route.method.lower()] = _operation(route, by_type)
+    for foreign in COW_ROUTES:
+        paths[foreign.path] = {foreign.method.lower(): _foreign_operation(foreign, by_type)}
     return {
         "openapi": "3.1.0",
         "info": {"title": "Thalweg", "version": version, "license": {"name": "MIT"}},
@@ -453,6 +463,29 @@ def _operation(route: Route, schemas: dict[str, Any]) -> JsonObject:
         "responses": answers,
         "parameters": (named if "{id}" in route.path else []) + asked,
     }
+    if route.body:
+        content = {_JSON: {"schema": schemas[str(route.body)]}}
+        found["requestBody"] = {"required": True, "content": content}
+    return found
+
+
+def _foreign_operation(route: CowRoute, schemas: dict[str, Any]) -> JsonObject:
+    """An operation whose errors are in the words of its protocol."""
+    found: JsonObject = {
+        "operationId": f"cow{route.handler.__name__.title()}",
+        "summary": route.summary,
+        "responses": {
+            str(status): {
+                "description": route.summary if status == 200 else "An error of the protocol",
+                "content": {_JSON: {"schema": schemas[str(shape)]}},
+            }
+            for status, shape in route.answers.items()
+        },
+    }
+    if "{auction}" in route.path:
+        found["parameters"] = [
+            {"name": "auction", "in": "path", "required": True, "schema": {"type": "string"}}
+        ]
     if route.body:
         content = {_JSON: {"schema": schemas[str(route.body)]}}
         found["requestBody"] = {"required": True, "content": content}

@@ -539,7 +539,13 @@ def explain(
     url: _Url = _URL,
     as_json: _Json = False,
 ) -> None:
-    """Why an intent is not filled: the best reachable rate, its limit, what binds."""
+    """Why an intent is not filled: the best reachable rate, its limit, what binds.
+
+    With the number of an auction of CoW Protocol: what was offered there and what became of it.
+    """
+    if identity.isdecimal() or identity == "quote":
+        _explain_auction(identity, url, as_json)
+        return
     view = _call(url, lambda client: client.intent(identity), as_json)
     reason = view.reason
     if as_json:
@@ -559,6 +565,24 @@ def explain(
         typer.echo(f"its limit            {limit or reason.limit_rate}")
     if reason.binding:
         typer.echo(f"binding              {reason.binding}")
+
+
+def _explain_auction(number: str, url: str, as_json: bool) -> None:
+    view = _call(url, lambda client: client.auction(number), as_json)
+    if as_json:
+        _print_json(view)
+        return
+    for offered in view.solutions:
+        typer.echo(
+            f"solution {offered.id}: {', '.join(order[:12] + '…' for order in offered.orders)}"
+        )
+    if not view.solutions:
+        typer.echo("no solution was offered")
+    for reason in view.left_out:
+        typer.echo(f"left out  {reason}")
+    for notice in view.notices:
+        which = ", ".join(map(str, notice.solutions)) or "all"
+        typer.echo(f"{notice.kind}  (solution {which})  {bytes(notice.body).decode()}")
 
 
 @app.command()

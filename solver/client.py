@@ -13,8 +13,8 @@ from yarl import URL
 from solver.chain import Wallet
 from solver.core.intent import cancel_digest, digest_of
 from solver.core.types import Rejection
-from solver.wire import v1
-from solver.wire.errors import Problem
+from solver.wire import engine, v1
+from solver.wire.errors import Problem, problem
 from solver.wire.swap import SwapDocument, swap_to_core
 
 T = TypeVar("T")
@@ -81,6 +81,18 @@ class Client:
     async def intent(self, identity: str) -> v1.IntentView:
         """One intent."""
         return await self.ask("GET", f"/v1/intents/{quote(identity, safe='')}", v1.IntentView)
+
+    async def auction(self, number: str) -> engine.AuctionView:
+        """What was offered in an auction of CoW Protocol; ``quote`` for the quotes."""
+        reply = await self.request("GET", f"/cow/auctions/{quote(number, safe='')}")
+        try:
+            if reply.status == 200:
+                return msgspec.json.decode(reply.body, type=engine.AuctionView)
+            error = msgspec.json.decode(reply.body, type=engine.ErrorAnswer).error
+        except msgspec.DecodeError as unreadable:
+            raise NoAnswer(f"{self.url} does not speak CoW: {unreadable}") from unreadable
+        code, _, detail = error.message.partition(": ")
+        raise Refused(problem(Rejection(code, detail)))
 
     async def draft(self, draft: v1.Draft) -> v1.TypedData:
         """A completed draft with its id."""

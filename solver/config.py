@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
@@ -40,6 +40,21 @@ _MIN_PRICE, _MAX_PRICE = Decimal("1e-18"), Decimal("1e18")
 _MAX_DIGITS = 4_300  # Python refuses to read a longer integer
 _CLOCK_SLACK_SECONDS = 60
 _SOURCES = ("config",)
+#: On the chains where CoW Protocol is.
+WRAPPED_NATIVE = {
+    1: "0xc02aaa39b223fe8d0a0e5c4f27ead9083c756cc2",
+    10: "0x4200000000000000000000000000000000000006",
+    56: "0xbb4cdb9cbd36b01bd1cbaebf2de08d9173bc095c",
+    100: "0xe91d153e0b41518a2ce8dd3d7944fa863463a97d",
+    137: "0x0d500b1d8e8ef31e21c99d1db9a6444d3adf1270",
+    8453: "0x4200000000000000000000000000000000000006",
+    9745: "0x6100e367285b01f48d07953803a2d8dca5d19873",
+    42161: "0x82af49447d8a07e3bd95bd0d56f35241523fbab1",
+    43114: "0xb31f66aa3c1e785363f0875a1b74e27b85fd66c7",
+    57073: "0x4200000000000000000000000000000000000006",
+    59144: "0xe5d7c2a44ffddf6b295a15c148167daaaf5cf34f",
+    11155111: "0xfff9976782d46cc05630d1f6ebab18b2324d6b14",
+}
 _BYTE_ORDER_MARK = "\ufeff"
 _SECRET = re.compile(r"private|mnemonic|secret|passw|seed", re.IGNORECASE)
 _SECRET_FREE = {"password_env", "attester_password_env"}
@@ -110,6 +125,32 @@ class FeeConfig(Struct, frozen=True, forbid_unknown_fields=True):
     solver_factor: _Factor = 0.0
 
 
+class CowConfig(Struct, frozen=True, forbid_unknown_fields=True):
+    """The engine for a CoW Protocol driver. The keys that the reference engine has mean the same.
+
+    ``wrapped_native`` is empty where ``chain_id`` says it.
+    """
+
+    profile: Literal["baseline", "full"] = "full"
+    chain_id: _ChainId = 1
+    wrapped_native: str = ""
+    base_tokens: tuple[str, ...] = ()
+    max_hops: Annotated[int, Meta(ge=0, le=4)] = 1
+    max_partial_attempts: Annotated[int, Meta(ge=1, le=64)] = 5
+    native_token_price_estimation_amount: str = "100000000000000000"
+    solution_gas_offset: _Natural = 106_391
+    slack_seconds: Annotated[float, Meta(ge=0, le=60)] = 0.5
+    max_seconds: Annotated[float, Meta(ge=0.01, le=600)] = 30.0
+    max_body_bytes: Annotated[int, Meta(ge=4096, le=2**28)] = 10_485_760
+    max_pending: _Positive = 4
+    prestart: bool = False
+
+    @property
+    def native(self) -> str:
+        """The wrapped native token; empty for a chain that is not known."""
+        return self.wrapped_native or WRAPPED_NATIVE.get(self.chain_id, "")
+
+
 class KeyConfig(Struct, frozen=True, forbid_unknown_fields=True):
     """Where the keys are; the passwords come from the environment."""
 
@@ -170,6 +211,7 @@ class Config(Struct, frozen=True):
     batch: BatchConfig = BatchConfig()
     limits: Limits = Limits()
     fees: FeeConfig = FeeConfig()
+    cow: CowConfig = CowConfig()
     solver: KeyConfig = KeyConfig()
     prices: Prices = Prices()
     chain: tuple[ChainConfig, ...] = ()
@@ -218,6 +260,7 @@ _TABLES: dict[str, type[Struct]] = {
     "batch": BatchConfig,
     "limits": Limits,
     "fees": FeeConfig,
+    "cow": CowConfig,
     "solver": KeyConfig,
     "prices": Prices,
 }
@@ -386,12 +429,28 @@ class _Check:
             self._known_chain(venue.chain, chains, ("venue", number))
             self._venue(venue, chains, ("venue", number))
         self._fees(config.fees)
+        self._cow(config.cow)
         self._prices(config)
 
     def _fees(self, fees: FeeConfig) -> None:
         for name, factor in msgspec.structs.asdict(fees).items():
             if factor > 0.0:
                 self._add(("fees", name), "no batch charges this fee yet", "write 0.0")
+
+    def _cow(self, cow: CowConfig) -> None:
+        for name, addresses in (
+            ("wrapped_native", [cow.wrapped_native] if cow.wrapped_native else []),
+            ("base_tokens", cow.base_tokens),
+        ):
+            if not all(_ADDRESS.fullmatch(address) for address in addresses):
+                self._add(("cow", name), "not an address", "write 0x and 40 hex digits")
+        if not cow.native:
+            cause = f"no wrapped native token is known for chain {cow.chain_id}"
+            self._add(("cow", "chain_id"), cause, "add wrapped_native")
+        amount = cow.native_token_price_estimation_amount
+        if not re.fullmatch(r"[1-9][0-9]{0,38}", amount, re.ASCII):
+            place = ("cow", "native_token_price_estimation_amount")
+            self._add(place, "not a positive whole number", "write the wei as a string")
 
     def _prices(self, config: Config) -> None:
         prices = config.prices

@@ -11,16 +11,20 @@ from pathlib import Path
 
 from solver import devnet
 from solver.api import Api, Limits
-from solver.config import Config, Installed, VenueConfig, load
-from solver.core.journal import Book, IntentRecord
+from solver.auctions import Settings
+from solver.config import Config, CowConfig, Installed, VenueConfig, load
+from solver.core.baseline import Rules
+from solver.core.journal import Auctioned, Book, IntentRecord, Notified
 from solver.core.types import JsonObject, Rejection, Solution, Swap, TokenId
 from solver.core.venue import Snapshot
 from solver.daemon import Daemon
 from solver.door import DoorLimits, listening
+from solver.engine import Engine
 from solver.intake import blank_swap, cancel_typed_data
 from solver.market import VenueError, build_venue, installed_kinds
 from solver.startup import StartError, running
 from solver.wire import v1
+from solver.wire.engine import Answer
 from solver.wire.jsonio import amount
 
 _LATE_TICKS = 20
@@ -29,8 +33,9 @@ _LATE_TICKS = 20
 class DaemonService:
     """Implements :class:`solver.api.Service`."""
 
-    def __init__(self, daemon: Daemon) -> None:
+    def __init__(self, daemon: Daemon, engine: Engine) -> None:
         self._daemon = daemon
+        self._engine = engine
         self.info = _info(daemon)
 
     @property
@@ -134,6 +139,34 @@ class DaemonService:
         """See :meth:`solver.intake.Intake.quote`."""
         return await self._daemon.intake.quote(swap)
 
+    async def solve_auction(self, body: bytes) -> Answer:
+        """See :meth:`solver.engine.Engine.solve`."""
+        return await self._engine.solve(body)
+
+    async def record(self, event: Auctioned | Notified) -> None:
+        """Return when the event is in the ledger, on the disk."""
+        await self._daemon.ledger.append(event)
+
+
+def engine_of(config: CowConfig) -> Engine:
+    """The engine for a CoW Protocol driver; its processes start when they are asked to."""
+
+    def token(address: str) -> TokenId:
+        return TokenId(config.chain_id, address.lower())
+
+    rules = Rules(
+        token(config.native),
+        tuple(token(address) for address in config.base_tokens),
+        config.max_hops,
+        config.max_partial_attempts,
+        int(config.native_token_price_estimation_amount),
+        config.solution_gas_offset,
+    )
+    settings = Settings(
+        config.chain_id, rules, config.profile, config.slack_seconds, config.max_seconds
+    )
+    return Engine(settings, config.max_pending)
+
 
 def checked_config(path: Path | None = None) -> Config:
     """The file, checked against what is installed here as well. Raises ConfigError."""
@@ -160,13 +193,19 @@ async def serving(config: Config) -> AsyncIterator[tuple[Daemon, str]]:
     async with running(config) as daemon:
         server = config.server
         limits = Limits(
-            server.max_body_bytes, server.request_timeout_seconds, server.max_pending_requests
+            server.max_body_bytes,
+            server.request_timeout_seconds,
+            server.max_pending_requests,
+            config.cow.max_body_bytes,
         )
-        api = Api(DaemonService(daemon), limits)
+        engine = engine_of(config.cow)
+        api = Api(DaemonService(daemon, engine), limits)
         door = DoorLimits(server.max_connections, server.header_timeout_seconds)
         stop = asyncio.Event()
         ticking: asyncio.Task[None] | None = None
         try:
+            if config.cow.prestart:
+                await engine.start()
             async with contextlib.AsyncExitStack() as stack:
                 try:
                     host, port = await stack.enter_async_context(
@@ -181,6 +220,7 @@ async def serving(config: Config) -> AsyncIterator[tuple[Daemon, str]]:
                     yield daemon, f"http://{f'[{host}]' if ':' in host else host}:{port}"
         finally:
             stop.set()
+            await engine.stop()
             if ticking is not None:
                 await asyncio.gather(ticking, return_exceptions=True)
 

@@ -12,9 +12,10 @@ import pickle
 import struct
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from solver import warm
 from solver.core.batch import Memory, Terms, solve_batch
@@ -44,16 +45,25 @@ class PoolFailed(SolverFailed):
         self.pool, self.reason = fault.pool, fault.reason
 
 
-class _Lane:
-    """One process and the queue in front of it."""
+class Lane:
+    """One process and the queue in front of it. ``module`` is what the process runs, as a program.
 
-    def __init__(self) -> None:
+    Questions and answers are what the module makes of them; None asks whether it is there.
+    """
+
+    def __init__(self, module: str = "solver.worker", *arguments: str) -> None:
+        self._program = (module, *arguments)
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
-        self._exchanges: set[asyncio.Task[Answer]] = set()
+        self._exchanges: set[asyncio.Task[Any]] = set()
         self._is_closed = False
 
-    async def ask(self, question: Question | None, timeout_seconds: float) -> Answer:
+    @property
+    def is_busy(self) -> bool:
+        """Whether a question would have to wait."""
+        return self._turn.locked()
+
+    async def ask(self, question: Any, timeout_seconds: float) -> Any:
         """The answer, or SolverFailed.
 
         Whoever asks may go away: while it waits, its question is dropped; once the question is
@@ -69,13 +79,13 @@ class _Lane:
         exchange.add_done_callback(self._finished)
         return await asyncio.shield(exchange)
 
-    def _finished(self, exchange: asyncio.Task[Answer]) -> None:
+    def _finished(self, exchange: asyncio.Task[Any]) -> None:
         self._exchanges.discard(exchange)
         self._turn.release()
         if not exchange.cancelled():
             exchange.exception()  # seen here, because the one who asked may be gone
 
-    async def _exchange(self, question: Question | None, timeout_seconds: float) -> Answer:
+    async def _exchange(self, question: Any, timeout_seconds: float) -> Any:
         try:
             async with asyncio.timeout(_START_SECONDS):
                 process = await self._ensure()
@@ -117,7 +127,7 @@ class _Lane:
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 "-m",
-                "solver.worker",
+                *self._program,
                 stdin=asyncio.subprocess.PIPE,
                 stdout=asyncio.subprocess.PIPE,
             )
@@ -132,7 +142,7 @@ class Worker:
     """
 
     def __init__(self) -> None:
-        self._batches, self._quotes = _Lane(), _Lane()
+        self._batches, self._quotes = Lane(), Lane()
         self._warming: asyncio.Task[Answer] | None = None
 
     async def start(self) -> None:
@@ -179,17 +189,14 @@ def _solved(answer: Answer) -> Solution:
     return answer
 
 
-async def _ask(
-    process: asyncio.subprocess.Process, question: Question | None, timeout_seconds: float
-) -> Answer:
+async def _ask(process: asyncio.subprocess.Process, question: Any, timeout_seconds: float) -> Any:
     assert process.stdin is not None
     assert process.stdout is not None
     body = pickle.dumps((question, timeout_seconds), protocol=5)
     process.stdin.write(_HEADER.pack(len(body)) + body)
     await process.stdin.drain()
     (size,) = _HEADER.unpack(await process.stdout.readexactly(_HEADER.size))
-    answer: Answer = pickle.loads(await process.stdout.readexactly(size))
-    return answer
+    return pickle.loads(await process.stdout.readexactly(size))
 
 
 def _answer(question: Question | None, memory: Memory) -> Answer:
@@ -281,13 +288,44 @@ class _Child:
         self._answers.flush()
 
 
-def _read(source: BinaryIO) -> tuple[Question | None, float]:
+def _read(source: BinaryIO) -> tuple[Any, float]:
     header = source.read(_HEADER.size)
     if len(header) < _HEADER.size:
         raise EOFError
     body = source.read(_HEADER.unpack(header)[0])
-    question: tuple[Question | None, float] = pickle.loads(body)
+    question: tuple[Any, float] = pickle.loads(body)
     return question
+
+
+def serve(answer: Callable[[Any], Any]) -> None:
+    """A child of another module: answer until the pipe closes; a bug is Infeasible ``bug``.
+
+    With ``--warm`` the kernels are ready before the first question.
+    """
+    answers = _detached()
+    if sys.argv[1:] == ["--warm"]:
+        _warm(Memory())
+    while True:
+        try:
+            question, _ = _read(sys.stdin.buffer)
+        except EOFError:
+            return
+        try:
+            found = Infeasible("ready", "") if question is None else answer(question)
+        except Exception as error:
+            traceback.print_exc()
+            found = Infeasible("bug", described(error))
+        body = pickle.dumps(found, protocol=5)
+        answers.write(_HEADER.pack(len(body)) + body)
+        answers.flush()
+
+
+def _detached() -> BinaryIO:
+    """Where answers go. What libraries print goes to standard error."""
+    os.setsid()  # a Ctrl-C at the terminal is for the daemon, which then stops this process
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    return answers
 
 
 def main() -> None:
@@ -298,11 +336,8 @@ def main() -> None:
     if sys.argv[1:] == ["--compile"]:
         _warm(Memory())
         return
-    os.setsid()  # a Ctrl-C at the terminal is for the daemon, which then stops this process
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)
+    child = _Child(_detached())
     _warm(Memory())
-    child = _Child(answers)
     while True:
         try:
             question, timeout_seconds = _read(sys.stdin.buffer)

@@ -167,6 +167,37 @@ class Undone(Struct, frozen=True, tag="undone"):
     at: float
 
 
+class Offered(Struct, frozen=True):
+    """A solution offered for somebody else's auction: its id there, its orders, its document."""
+
+    id: int
+    orders: tuple[str, ...]
+    document: str
+
+
+class Auctioned(Struct, frozen=True, tag="auctioned"):
+    """An auction of CoW Protocol was answered. ``left_out`` says what made no sense in it."""
+
+    auction: str
+    solutions: tuple[Offered, ...]
+    left_out: tuple[str, ...]
+    seconds: float
+    at: float
+
+
+class Notified(Struct, frozen=True, tag="notified"):
+    """A driver says what became of solutions. ``auction`` is empty for a quote.
+
+    ``body`` is all that it said, as it came: the protocol does not promise what belongs to a kind.
+    """
+
+    auction: str
+    solutions: tuple[int, ...]
+    kind: str
+    body: str
+    at: float
+
+
 Event = (
     Accepted
     | Moved
@@ -178,7 +209,12 @@ Event = (
     | Replaced
     | EscrowSeen
     | Undone
+    | Auctioned
+    | Notified
 )
+
+_KEPT_AUCTIONS = 1_000
+_KEPT_NOTICES = 100
 
 
 class FillRecord(Struct, frozen=True):
@@ -253,13 +289,25 @@ class EscrowRecord(Struct, frozen=True):
     is_paid: bool = False
 
 
+class AuctionRecord(Struct, frozen=True):
+    """What was offered last in an auction of CoW Protocol, and what the driver said since."""
+
+    auction: str
+    answer: Auctioned | None = None
+    notices: tuple[Notified, ...] = ()
+
+
 class Book(Struct):
-    """The state of everything, in the order of acceptance."""
+    """The state of everything, in the order of acceptance.
+
+    Of ``auctions`` it has the latest, the one that was heard of last at the end; all are on disk.
+    """
 
     intents: dict[str, IntentRecord] = field(default_factory=dict)
     batches: dict[str, Batched] = field(default_factory=dict)
     bundles: dict[str, BundleRecord] = field(default_factory=dict)
     escrows: dict[str, EscrowRecord] = field(default_factory=dict)
+    auctions: dict[str, AuctionRecord] = field(default_factory=dict)
 
     def check(self, events: Sequence[Event]) -> None:
         """Raise TransitionError unless all of the events can be applied, one after another."""
@@ -316,6 +364,8 @@ class Book(Struct):
                 self._see_escrow(event)
             case Undone():
                 self._undo(event)
+            case Auctioned() | Notified():
+                self._hear(event)
 
     def open_intents(self) -> Iterator[IntentRecord]:
         """Intents that a batch may take."""
@@ -419,6 +469,16 @@ class Book(Struct):
                 self.escrows[payment.order] = EscrowRecord(payment, is_paid=True)
         if bundle.role in ("claim", "refund"):
             self.escrows.pop(bundle.order, None)
+
+    def _hear(self, event: Auctioned | Notified) -> None:
+        record = self.auctions.pop(event.auction, None) or AuctionRecord(event.auction)
+        if isinstance(event, Auctioned):
+            record = replace(record, answer=event)
+        else:
+            record = replace(record, notices=(*record.notices, event)[-_KEPT_NOTICES:])
+        self.auctions[event.auction] = record
+        if len(self.auctions) > _KEPT_AUCTIONS:
+            del self.auctions[next(iter(self.auctions))]
 
     def _see_escrow(self, event: EscrowSeen) -> None:
         record = self.escrows.get(event.order)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
+from typing import Any
 
 import msgspec
 from msgspec import Struct, field
@@ -29,6 +30,7 @@ from solver.core.types import (
     Intent,
     JsonObject,
     Kind,
+    Leg,
     Solution,
     Swap,
     TokenId,
@@ -40,6 +42,7 @@ from solver.wire.solution import certificate_document
 
 SETTLEMENT_GAS = 106_391
 HOP_GAS = 60_000
+LIMIT_ORDER_GAS = 66_358
 WEIGHTED_GAS = 100_000
 STABLE_GAS = 183_520
 CONCENTRATED_GAS = 110_000
@@ -50,6 +53,10 @@ _PIPS = 10**6
 # The engine does not say the spacing of ticks; the factories of Uniswap tie it to the fee.
 _SPACINGS = {100: 1, 500: 10, 2500: 50, 3000: 60, 10_000: 200}
 _PRICE_ATOMS = 10**18
+_PAIR = 2
+_UID = re.compile(r"0x[0-9a-fA-F]{112}", re.ASCII)
+_CLASSES = ("market", "limit")
+_DECIMAL = re.compile(r"[0-9]{1,80}(\.[0-9]{1,80})?([eE][+-]?[0-9]{1,2})?", re.ASCII)
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
@@ -58,8 +65,8 @@ class AuctionToken(Struct, frozen=True, rename="camel"):
 
     decimals: int | None = None
     symbol: str | None = None
-    reference_price: str | None = None
-    available_balance: str = "0"
+    reference_price: str | int | None = None
+    available_balance: str | int = "0"
     trusted: bool = False
 
 
@@ -69,15 +76,22 @@ class AuctionOrder(Struct, frozen=True, rename="camel"):
     uid: str
     sell_token: str
     buy_token: str
-    sell_amount: str
-    buy_amount: str
+    sell_amount: str | int
+    buy_amount: str | int
     kind: str
     partially_fillable: bool
     owner: str = "0x" + "00" * 20
     valid_to: int = 0
-    full_sell_amount: str | None = None
-    full_buy_amount: str | None = None
+    full_sell_amount: str | int | None = None
+    full_buy_amount: str | int | None = None
     order_class: str = field(default="market", name="class")
+    wrappers: list[JsonObject] | None = None
+    flashloan_hint: JsonObject | None = None
+
+    @property
+    def pays_for_gas(self) -> bool:
+        """Whether the solver sets a fee, in the sold token, that pays for the gas."""
+        return self.order_class == "limit"
 
 
 class Auction(Struct, frozen=True, rename="camel"):
@@ -86,31 +100,76 @@ class Auction(Struct, frozen=True, rename="camel"):
     tokens: dict[str, AuctionToken]
     orders: list[AuctionOrder]
     liquidity: list[JsonObject]
-    effective_gas_price: str
+    effective_gas_price: str | int
     deadline: str = ""
     id: str | int | None = None
 
 
+def checked(auction: Auction) -> Auction:
+    """The auction, if its orders are such as a driver sends. Raises Invalid."""
+    for number, order in enumerate(auction.orders):
+        if not _UID.fullmatch(order.uid):
+            raise Invalid("bad_hex", "not 0x and 112 hex digits", f"/orders/{number}/uid")
+        if order.order_class not in _CLASSES:
+            detail = f"{order.order_class[:40]!r} is none of {', '.join(_CLASSES)}"
+            raise Invalid("invalid_field", detail, f"/orders/{number}/class")
+    return auction
+
+
 class Problem(Struct, frozen=True):
-    """An auction in the core's words, and what was left out of it."""
+    """An auction in the core's words, and what was left out of it.
+
+    ``orders`` are those of the intents, one by one; ``wei`` the reference prices as they are given.
+    """
 
     auction: Auction
     snapshot: Snapshot
     intents: tuple[Intent, ...]
     warnings: tuple[str, ...]
     unit: str
+    orders: tuple[AuctionOrder, ...]
+    wei: Mapping[TokenId, int]
+    gas_price: int
 
 
-def _positive(text: object, pointer: str) -> int:
-    value = integer(text, pointer)
-    if value == 0:
-        raise Invalid("zero_amount", "must be positive", pointer)
-    return value
+def to_core(auction: Auction, chain: int, snapshot_hash: str, lenient: bool = False) -> Problem:
+    """Raises Invalid, which names the place, when a value has the wrong form.
 
-
-def to_core(auction: Auction, chain: int, snapshot_hash: str) -> Problem:
-    """Raises Invalid, which names the place, when a value has the wrong form."""
+    What has the right form and makes no sense (liquidity that contradicts itself, an order of
+    nothing, a uid that comes twice) is the same, or with ``lenient`` is left out with a warning:
+    one bad entry must not cost a whole auction.
+    """
     warnings: list[str] = []
+
+    def refuse(reason: Invalid) -> None:
+        if not lenient:
+            raise reason
+        warnings.append(f"{reason.pointer}: {reason.detail}")
+
+    pools = _pools(auction, chain, warnings, refuse)
+    wei: dict[TokenId, int] = {}
+    for address, token in auction.tokens.items():
+        place = f"/tokens/{jsonio.escape(address)}"
+        if token.reference_price is not None:
+            price = integer(token.reference_price, f"{place}/referencePrice")
+            wei[TokenId(chain, address.lower())] = price
+        integer(token.available_balance, f"{place}/availableBalance")
+    prices = {token: price / _PRICE_ATOMS for token, price in wei.items() if price}
+    unit = "native wei at the auction's reference prices"
+    if not prices and auction.orders:
+        # A scale is enough for one connected auction: the pools' rates give the other prices.
+        numeraire = TokenId(chain, auction.orders[0].sell_token.lower())
+        prices[numeraire] = 1.0
+        unit = f"base units of {numeraire}, because the auction has no reference prices"
+    snapshot = Snapshot({}, tuple(pools), prices, {}, {}, {}, "auction", snapshot_hash)
+    orders, intents = _orders(auction, chain, refuse)
+    gas_price = integer(auction.effective_gas_price, "/effectiveGasPrice")
+    return Problem(auction, snapshot, intents, tuple(warnings), unit, orders, wei, gas_price)
+
+
+def _pools(
+    auction: Auction, chain: int, warnings: list[str], refuse: Callable[[Invalid], None]
+) -> list[Pool]:
     pools: list[Pool] = []
     for number, entry in enumerate(auction.liquidity):
         kind = str(entry.get("kind"))
@@ -119,32 +178,71 @@ def to_core(auction: Auction, chain: int, snapshot_hash: str) -> Problem:
             warnings.append(f"liquidity {entry.get('id')!r} of kind {kind!r} is not supported")
             continue
         try:
-            pools.append(build(entry, chain, f"{entry['id']}#{len(pools)}"))
+            pools.append(_sound(build(entry, chain, f"{entry['id']}#{len(pools)}")))
         except _Unsupported as reason:
             warnings.append(f"liquidity {entry['id']!r} of kind {kind!r} is left out: {reason}")
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             missing = isinstance(error, KeyError)
             said = f"{error} is missing" if missing else described(error)
             detail = f"liquidity of kind {kind!r}: {said}"
-            raise Invalid("bad_pool", detail, f"/liquidity/{number}") from error
-    prices: dict[TokenId, float] = {}
-    for address, token in auction.tokens.items():
-        if token.reference_price:
-            wei = integer(token.reference_price, f"/tokens/{jsonio.escape(address)}/referencePrice")
-            prices[TokenId(chain, address.lower())] = wei / _PRICE_ATOMS
-    unit = "native wei at the auction's reference prices"
-    if not prices and auction.orders:
-        # A scale is enough for one connected auction: the pools' rates give the other prices.
-        numeraire = TokenId(chain, auction.orders[0].sell_token.lower())
-        prices[numeraire] = 1.0
-        unit = f"base units of {numeraire}, because the auction has no reference prices"
-    snapshot = Snapshot({}, tuple(pools), prices, {}, {}, {}, "auction", snapshot_hash)
-    for address, token in auction.tokens.items():
-        integer(token.available_balance, f"/tokens/{jsonio.escape(address)}/availableBalance")
-    intents = tuple(
-        _intent(order, chain, f"/orders/{number}") for number, order in enumerate(auction.orders)
-    )
-    return Problem(auction, snapshot, intents, tuple(warnings), unit)
+            refuse(Invalid("bad_pool", detail, f"/liquidity/{number}"))
+    return pools
+
+
+def _orders(
+    auction: Auction,
+    chain: int,
+    refuse: Callable[[Invalid], None],
+) -> tuple[tuple[AuctionOrder, ...], tuple[Intent, ...]]:
+    """The orders that make sense and their intents. Raises Invalid for a wrong form."""
+    orders: dict[str, AuctionOrder] = {}
+    intents: list[Intent] = []
+    for number, order in enumerate(auction.orders):
+        place = f"/orders/{number}"
+        uid = order.uid.lower()
+        intent = _intent(order, chain, place)
+        if uid in orders:
+            refuse(Invalid("duplicate_order", f"a second order {uid}"[:160], f"{place}/uid"))
+        elif isinstance(intent, Invalid):
+            refuse(intent)
+        else:
+            orders[uid] = order
+            intents.append(intent)
+    return tuple(orders.values()), tuple(intents)
+
+
+def _sound(pool: Pool) -> Pool:
+    """The pool, unless what it says of itself cannot be. Raises ValueError."""
+    for token in pool.tokens:
+        if not _ADDRESS.fullmatch(token.address):
+            raise ValueError(f"{token.address[:44]!r} is no address")
+    if len(set(pool.tokens)) != len(pool.tokens) or len(pool.tokens) < _PAIR:
+        raise ValueError("it needs two tokens or more, each once")
+    match pool:
+        case ConstantProductPool() if pool.fee_num >= pool.fee_den:
+            raise ValueError("a fee of everything")
+        case WeightedPool() | StablePool() if pool.fee >= _ONE:
+            raise ValueError("a fee of everything")
+        case WeightedPool() | StablePool() if not all(pool.rates):
+            raise ValueError("a scaling factor of zero")
+        case WeightedPool() if not all(pool.weights):
+            raise ValueError("a weight of zero")
+        case WeightedPool() if abs(sum(pool.weights) - _ONE) > len(pool.weights):
+            raise ValueError("the weights are not one together")
+        case StablePool() if pool.amp < _AMP_PRECISION:
+            raise ValueError("an amplification below one")
+        case LimitOrderPool() if not (pool.maker_amount and pool.taker_amount):
+            raise ValueError("an order that gives or takes nothing")
+        case _:
+            return pool
+
+
+def _decimal(value: object) -> Fraction:
+    """A decimal that is not negative and has a sane number of digits. Raises ValueError."""
+    text = str(value)
+    if not _DECIMAL.fullmatch(text):
+        raise ValueError(f"{text[:40]!r} is not a decimal")
+    return Fraction(text)
 
 
 class _Unsupported(Exception):
@@ -161,7 +259,7 @@ def _tokens(entry: JsonObject) -> list[tuple[str, JsonObject]]:
 
 def _constant_product(entry: JsonObject, chain: int, name: str) -> Pool:
     (token0, state0), (token1, state1) = _tokens(entry)
-    fee = Fraction(str(entry["fee"]))
+    fee = _decimal(entry["fee"])
     return ConstantProductPool(
         id=name,
         token0=TokenId(chain, token0),
@@ -183,7 +281,7 @@ def _limit_order(entry: JsonObject, chain: int, name: str) -> Pool:
         taker_token=TokenId(chain, str(entry["takerToken"]).lower()),
         maker_amount=integer(entry["makerAmount"]),
         taker_amount=integer(entry["takerAmount"]) + fee,
-        gas=HOP_GAS,
+        gas=LIMIT_ORDER_GAS,
     )
 
 
@@ -211,7 +309,7 @@ def _stable(entry: JsonObject, chain: int, name: str) -> Pool:
     own = str(entry.get("address", "")).lower()
     tokens = [(address, state) for address, state in _tokens(entry) if address != own]
     spelt_otherwise = entry.get("amplification_parameter")
-    amp = Fraction(str(entry.get("amplificationParameter", spelt_otherwise)))
+    amp = _decimal(entry.get("amplificationParameter", spelt_otherwise))
     return StablePool(
         id=name,
         coins=tuple(TokenId(chain, address) for address, _ in tokens),
@@ -230,7 +328,7 @@ def _concentrated(entry: JsonObject, chain: int, name: str) -> Pool:
     more, by a unit.
     """
     token0, token1 = sorted(str(token).lower() for token in entry["tokens"])
-    fee = Fraction(str(entry["fee"])) * _PIPS
+    fee = _decimal(entry["fee"]) * _PIPS
     spacing = _SPACINGS.get(int(fee)) if fee.denominator == 1 else None
     if spacing is None:
         raise _Unsupported(f"no factory ties a tick spacing to the fee {entry['fee']}")
@@ -254,7 +352,7 @@ def _concentrated(entry: JsonObject, chain: int, name: str) -> Pool:
 
 
 def _digits18(decimal: object) -> int:
-    return int(Fraction(str(decimal)) * _ONE)
+    return int(_decimal(decimal) * _ONE)
 
 
 def _scaling(state: JsonObject) -> int:
@@ -272,14 +370,18 @@ _KINDS: dict[str, Callable[[JsonObject, int, str], Pool]] = {
 }
 
 
-def _intent(order: AuctionOrder, chain: int, pointer: str) -> Intent:
-    sell = _positive(order.sell_amount, f"{pointer}/sellAmount")
-    buy = _positive(order.buy_amount, f"{pointer}/buyAmount")
+def _intent(order: AuctionOrder, chain: int, pointer: str) -> Intent | Invalid:
+    """The intent of an order, or why it makes no sense. Raises Invalid for a wrong form."""
+    sell = integer(order.sell_amount, f"{pointer}/sellAmount")
+    buy = integer(order.buy_amount, f"{pointer}/buyAmount")
     for name, address in (("sellToken", order.sell_token), ("buyToken", order.buy_token)):
         if not _ADDRESS.fullmatch(address):
             raise Invalid("bad_hex", "not 0x and 40 hex digits", f"{pointer}/{name}")
     if order.kind not in ("sell", "buy"):
         raise Invalid("invalid_field", f"{order.kind!r} is no kind", f"{pointer}/kind")
+    for name, amount in (("sellAmount", sell), ("buyAmount", buy)):
+        if not amount:
+            return Invalid("zero_amount", "must be positive", f"{pointer}/{name}")
     swap = Swap(
         owner=order.owner.lower(),
         account=ZERO_BYTES32,
@@ -349,29 +451,40 @@ def _solution(problem: Problem, solution: Solution) -> JsonObject:
     }
 
 
-def _interactions(problem: Problem, solution: Solution) -> list[JsonObject]:
-    """Legs as liquidity interactions; internalised where buffers of trusted tokens cover them."""
+def liquidity_uses(problem: Problem, legs: Sequence[Leg]) -> list[dict[str, Any]]:
+    """Legs as liquidity interactions, field by field.
+
+    They are internalised where the sold token is trusted and the settlement's buffer still covers
+    what is bought.
+    """
     tokens = {address.lower(): token for address, token in problem.auction.tokens.items()}
     buffers = {name: integer(token.available_balance) for name, token in tokens.items()}
-    interactions: list[JsonObject] = []
-    for leg in solution.legs:
+    uses: list[dict[str, Any]] = []
+    for leg in legs:
         source, target = leg.token_in.address, leg.token_out.address
         trusted = source in tokens and tokens[source].trusted
         internal = trusted and buffers.get(target, 0) >= leg.amount_out
         if internal:
             buffers[target] -= leg.amount_out
-        interactions.append(
+        uses.append(
             {
                 "kind": "liquidity",
                 "internalize": internal,
                 "id": leg.pool.rpartition("#")[0],
-                "inputToken": source,
-                "outputToken": target,
-                "inputAmount": str(leg.amount_in),
-                "outputAmount": str(leg.amount_out),
+                "input_token": source,
+                "output_token": target,
+                "input_amount": str(leg.amount_in),
+                "output_amount": str(leg.amount_out),
             }
         )
-    return interactions
+    return uses
+
+
+def _interactions(problem: Problem, solution: Solution) -> list[JsonObject]:
+    return [
+        {jsonio.camel(name): value for name, value in use.items()}
+        for use in liquidity_uses(problem, solution.legs)
+    ]
 
 
 def _prices(clearing: Mapping[str, tuple[int, int]]) -> dict[str, str]:

@@ -57,7 +57,7 @@ def test_cow_baseline(path: Path, tmp_path: Path) -> None:
     if not kinds <= SUPPORTED:
         pytest.skip(f"liquidity of kind {', '.join(sorted(kinds - SUPPORTED))}")
     if any(order["class"] != "market" for order in request["orders"]):
-        pytest.skip("fees come with the engine API")
+        pytest.skip("the command charges no fee; the engine does, see test_cow_engine.py")
     assert request["orders"]
     for order in request["orders"]:
         answer = solve(tmp_path, {**request, "orders": [order]})

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 
 from solver.api import Api, Limits
-from solver.core.journal import Book, IntentRecord
+from solver.core.journal import Auctioned, Book, IntentRecord, Notified
 from solver.core.types import JsonObject, Rejection, Solution, Swap
 from solver.door import DoorLimits, listening
 from solver.wire import v1
+from solver.wire.engine import Answer
 from solver.wire.errors import Problem
 from solver.wire.swap import swap_from_core
 from tests.make import swap
@@ -62,6 +63,12 @@ class Hall:
     async def quote(self, order: Swap) -> Solution | Rejection:
         await self.go_on.wait()
         return Rejection("solver_failed", "told to")
+
+    async def solve_auction(self, body: bytes) -> Answer:
+        return Rejection("busy", "never free")
+
+    async def record(self, event: Auctioned | Notified) -> None:
+        raise ZeroDivisionError
 
 
 @contextlib.asynccontextmanager

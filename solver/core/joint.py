@@ -1,0 +1,245 @@
+"""An auction of CoW Protocol as joint settlements: orders of one batch, one price per token.
+
+The batch solver answers with a rate per directed pair. The protocol wants one price per token, pays
+a sell order ⌈executed·p_sell/p_buy⌉ and asks ⌊executed·p_buy/p_sell⌋ of a buy order. So prices are
+laid along the pairs, lowered by a unit per trade where rounding up would pay more than there is,
+and then everything is checked in the protocol's own arithmetic: limits with fees, and no token
+short. Where no such prices are found, each directed pair is solved for itself.
+
+An order that pays for its gas keeps its fee f, in the sold token, out of what it may swap: it is
+solved with f less to sell. The fees of a settlement must cover its gas; if they do not, they are
+raised and it is solved again.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from math import lcm
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from solver.core.batch import Terms, solve_batch
+from solver.core.types import Intent, Kind, Leg, Solution, Swap, TokenId
+from solver.core.venue import Snapshot
+
+_ATOMS = 10**18  # that a reference price is for
+_RAISES = 3
+_MOST_DIGITS = 2**160  # of a price; beyond it quotients of prices are rounded
+
+
+class Trade(Struct, frozen=True):
+    """An order's part: ``executed`` as the protocol has it, all that is sold (fee included) and
+    bought. ``fee`` is None for orders that pay none of their own.
+    """
+
+    digest: str
+    executed: int
+    fee: int | None
+    sold: int
+    bought: int
+
+
+class Settlement(Struct, frozen=True):
+    """Some orders at one price per token, and the pools that are used, in order."""
+
+    prices: Mapping[TokenId, int]
+    trades: tuple[Trade, ...]
+    legs: tuple[Leg, ...]
+    gas: int
+
+
+class Charges(Struct, frozen=True):
+    """What gas costs: wei per gas, the overhead of a settlement, wei per 10^18 of a token, and the
+    fees to begin with, by digest, of those orders that pay for their gas.
+    """
+
+    gas_price: int
+    overhead_gas: int
+    wei: Mapping[TokenId, int]
+    fees: Mapping[str, int]
+
+
+def settlements(
+    snapshot: Snapshot, intents: Sequence[Intent], charges: Charges
+) -> Iterator[Settlement]:
+    """One settlement of everything, or one per directed pair where prices do not fit together."""
+    whole = _settle(snapshot, intents, charges)
+    if isinstance(whole, Settlement):
+        yield whole
+        return
+    if not whole:
+        return
+    groups: dict[tuple[TokenId, TokenId], list[Intent]] = {}
+    for intent in intents:
+        groups.setdefault((intent.swap.sell, intent.swap.buy), []).append(intent)
+    if len(groups) == 1:
+        return
+    for group in groups.values():
+        found = _settle(snapshot, group, charges)
+        if isinstance(found, Settlement):
+            yield found
+
+
+def _settle(snapshot: Snapshot, intents: Sequence[Intent], charges: Charges) -> Settlement | bool:
+    """A settlement, or whether something was filled at all."""
+    swaps = {intent.digest: intent.swap for intent in intents}
+    fees = {digest: fee for digest, fee in charges.fees.items() if digest in swaps}
+    pays_all = all(intent.digest in fees for intent in intents)
+    terms = Terms(gas_value=float(charges.gas_price) if pays_all and charges.wei else 0.0)
+    for _ in range(_RAISES):
+        reduced = [found for intent in intents if (found := _reduced(intent, fees)) is not None]
+        solution = solve_batch(snapshot, reduced, terms)
+        if not solution.fills:
+            return False
+        raised = _raised(solution, swaps, fees, charges)
+        if not raised:
+            return _priced(solution, swaps, fees, charges) or True
+        fees.update(raised)
+    return True
+
+
+def _reduced(intent: Intent, fees: Mapping[str, int]) -> Intent | None:
+    """The order without what it pays for gas; None where nothing is left."""
+    left = intent.swap.sell_amount - fees.get(intent.digest, 0)
+    if left <= 0:
+        return None
+    return replace(intent, swap=replace(intent.swap, sell_amount=left))
+
+
+def _raised(
+    solution: Solution, swaps: Mapping[str, Swap], fees: Mapping[str, int], charges: Charges
+) -> dict[str, int]:
+    """Higher fees, where those of the filled orders are less than their share of the gas."""
+    payers = [fill.digest for fill in solution.fills if fill.digest in fees]
+    if not payers:
+        return {}
+    gas = charges.overhead_gas + sum(leg.gas for leg in solution.legs)
+    cost = gas * charges.gas_price * _ATOMS * len(payers) // len(solution.fills)
+    wei = {digest: charges.wei.get(swaps[digest].sell, 0) for digest in payers}
+    # One more unit of each, because a fee is rounded down.
+    if sum((fees[digest] + 1) * wei[digest] for digest in payers) >= cost:
+        return {}
+    shares = {digest: cost // (len(payers) * wei[digest]) for digest in payers if wei[digest]}
+    return {digest: share for digest, share in shares.items() if share > fees[digest]}
+
+
+def _priced(
+    solution: Solution, swaps: Mapping[str, Swap], fees: Mapping[str, int], charges: Charges
+) -> Settlement | None:
+    """The solution at one price per token, if some prices pass every check."""
+    gas = charges.overhead_gas + sum(leg.gas for leg in solution.legs)
+    for prices in _candidates(solution, swaps):
+        trades = _trades(solution, swaps, fees, prices)
+        if trades is not None and _conserves(trades, swaps, solution.legs):
+            return Settlement(prices, trades, solution.legs, gas)
+    return None
+
+
+def _candidates(solution: Solution, swaps: Mapping[str, Swap]) -> Iterator[dict[TokenId, int]]:
+    """Price vectors, from the most generous one.
+
+    The batch keeps the gas of its pools out of what it pays; here the fees pay for it. So first
+    what is left of a token goes to the pair that buys it, if it is the only one.
+    """
+    pairs = [(*_tokens(name), *rate) for name, rate in sorted(solution.clearing.items())]
+    left = _left(solution, swaps)
+    bought_by = Counter(buy for _, buy, _, _ in pairs)
+    sides = Counter(
+        (swaps[fill.digest].sell, swaps[fill.digest].buy, swaps[fill.digest].kind)
+        for fill in solution.fills
+    )
+    for slack in (0, 1):
+        for extra in (left, {}):
+            rates = []
+            for sell, buy, bought, sold in pairs:
+                more = extra.get(buy, 0) if bought_by[buy] == 1 else 0
+                less = slack * sides[sell, buy, Kind.EXACT_IN]
+                dear = slack * sides[sell, buy, Kind.EXACT_OUT]
+                if bought + more > less:
+                    rates.append((sell, buy, Fraction(bought + more - less, sold + dear)))
+            if len(rates) == len(pairs):
+                yield _prices(rates)
+                if len(rates) > 1:
+                    yield _prices(rates[::-1])
+
+
+def _left(solution: Solution, swaps: Mapping[str, Swap]) -> dict[TokenId, int]:
+    """What the batch leaves of each token."""
+    left: Counter[TokenId] = Counter()
+    for fill in solution.fills:
+        left[swaps[fill.digest].sell] += fill.sell
+        left[swaps[fill.digest].buy] -= fill.buy
+    for leg in solution.legs:
+        left[leg.token_in] -= leg.amount_in
+        left[leg.token_out] += leg.amount_out
+    return dict(left)
+
+
+def _tokens(name: str) -> tuple[TokenId, TokenId]:
+    sell, buy = (side.split(":") for side in name.split(">"))
+    return TokenId(int(sell[0]), sell[1]), TokenId(int(buy[0]), buy[1])
+
+
+def _prices(rates: Sequence[tuple[TokenId, TokenId, Fraction]]) -> dict[TokenId, int]:
+    """Prices along the pairs: p_sell/p_buy is the rate of the pair that first links the two."""
+    known: dict[TokenId, Fraction] = {}
+    waiting = list(rates)
+    while waiting:
+        touching = (entry for entry in waiting if entry[0] in known or entry[1] in known)
+        entry = next(touching, waiting[0])
+        waiting.remove(entry)
+        sell, buy, rate = entry
+        if buy not in known and sell not in known:
+            known[buy] = Fraction(rate.denominator)
+        if sell not in known:
+            known[sell] = known[buy] * rate
+        elif buy not in known:
+            known[buy] = known[sell] / rate
+    factor = Fraction(lcm(*(price.denominator for price in known.values())))
+    highest = max(known.values()) * factor
+    if highest > _MOST_DIGITS:
+        factor = factor * _MOST_DIGITS / highest
+    return {token: max(1, int(price * factor)) for token, price in known.items()}
+
+
+def _trades(
+    solution: Solution,
+    swaps: Mapping[str, Swap],
+    fees: Mapping[str, int],
+    prices: Mapping[TokenId, int],
+) -> tuple[Trade, ...] | None:
+    """What each order sells and gets at these prices; None where one is below its limit."""
+    trades = []
+    for fill in solution.fills:
+        swap, fee = swaps[fill.digest], fees.get(fill.digest)
+        price, other = prices[swap.sell], prices[swap.buy]
+        exact_in = swap.kind is Kind.EXACT_IN
+        executed = fill.sell if exact_in else fill.buy
+        sold = (executed if exact_in else executed * other // price) + (fee or 0)
+        bought = -(-executed * price // other) if exact_in else executed
+        if swap.sell_amount * bought < swap.buy_amount * sold or sold > swap.sell_amount:
+            return None
+        if not swap.partial_fill and (sold if exact_in else bought) != swap.total:
+            return None
+        trades.append(Trade(fill.digest, executed, fee, sold, bought))
+    return tuple(trades)
+
+
+def _conserves(trades: Sequence[Trade], swaps: Mapping[str, Swap], legs: Sequence[Leg]) -> bool:
+    """Whether no token is short; what is over stays with the settlement, as the fees do."""
+    balance: dict[TokenId, int] = {}
+
+    def add(token: TokenId, amount: int) -> None:
+        balance[token] = balance.get(token, 0) + amount
+
+    for trade in trades:
+        swap = swaps[trade.digest]
+        add(swap.sell, trade.sold - (trade.fee or 0))
+        add(swap.buy, -trade.bought)
+    for leg in legs:
+        add(leg.token_in, -leg.amount_in)
+        add(leg.token_out, leg.amount_out)
+    return all(amount >= 0 for amount in balance.values())

@@ -1,0 +1,102 @@
+"""The CoW solver engine: an auction's bytes in, an answer's bytes out, in processes of their own.
+
+The first process always has an answer in time: the baseline, which looks at the clock as it goes.
+With the profile *full* a second one then has what is left of the time for something better; when it
+overruns it is killed, and the baseline stands. Bytes go through as they came: the event loop
+neither decodes nor solves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+
+import structlog
+
+from solver import worker
+from solver.auctions import Question, Settings, answer
+from solver.core.types import Infeasible, Rejection
+from solver.wire.engine import Answer, Reply
+from solver.worker import SolverFailed
+
+log = structlog.get_logger("thalweg.engine")
+
+_MODULE = "solver.engine"
+_START_SECONDS = 300.0
+_GRACE_SECONDS = 5.0  # beyond its time, for a baseline that looks at the clock between two paths
+
+
+class Engine:
+    """Answers requests, one after another; ``max_pending`` may wait."""
+
+    def __init__(self, settings: Settings, max_pending: int = 4) -> None:
+        self.settings = settings
+        self._max_pending = max_pending
+        self._pending = 0
+        self._first, self._second = worker.Lane(_MODULE), worker.Lane(_MODULE, "--warm")
+        self._warming: set[asyncio.Task[None]] = set()
+
+    async def start(self) -> None:
+        """Start the first process; the second may come up later."""
+        await self._first.ask(None, _START_SECONDS)
+        if self.settings.profile == "full":
+            self._warm(self._second)
+
+    async def stop(self) -> None:
+        """Kill the processes."""
+        for task in self._warming:
+            task.cancel()
+        await asyncio.gather(*self._warming, return_exceptions=True)
+        await asyncio.gather(self._first.stop(), self._second.stop())
+
+    async def solve(self, body: bytes) -> Answer:
+        """The answer to a request, or why there is none."""
+        if self._pending >= self._max_pending:
+            return Rejection("busy", "too many auctions at once, try again")
+        self._pending += 1
+        try:
+            return await self._solve(body)
+        except SolverFailed as error:
+            log.error("auction_failed", reason=str(error))
+            return Rejection("internal", "a bug of ours; the log has it")
+        finally:
+            self._pending -= 1
+
+    async def _solve(self, body: bytes) -> Answer:
+        settings = self.settings
+        longest = settings.max_seconds + _GRACE_SECONDS
+        first = _sound(await self._first.ask(Question(settings, body), longest))
+        if settings.profile != "full" or isinstance(first, Rejection):
+            return first
+        left = first.due - time.time()
+        if left <= 0.0 or self._second.is_busy:
+            return first
+        try:
+            better = _sound(await self._second.ask(Question(settings, body, True), left))
+        except SolverFailed as error:
+            log.info("joint_answer_failed", auction=first.auction, reason=str(error))
+            self._warm(self._second)
+            return first
+        return better if isinstance(better, Reply) else first
+
+    def _warm(self, lane: worker.Lane) -> None:
+        """Start a lane's process in the background."""
+
+        async def start() -> None:
+            with contextlib.suppress(SolverFailed):
+                await lane.ask(None, _START_SECONDS)
+
+        task = asyncio.create_task(start())
+        self._warming.add(task)
+        task.add_done_callback(self._warming.discard)
+
+
+def _sound(found: Answer | Infeasible) -> Answer:
+    if isinstance(found, Infeasible):
+        raise SolverFailed(f"{found.code}: {found.detail}")
+    return found
+
+
+if __name__ == "__main__":
+    worker.serve(answer)
