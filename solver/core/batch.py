@@ -1,8 +1,10 @@
 """A batch from snapshot and intents to a checked, certified solution.
 
-reference → relax → choose (whole fills, one rate per pair) → settle → remove cycles → integers →
-verify. A proposal that fails a later step costs one order, the tightest, and the rest is tried
-again; the bound is always that of the whole batch.
+reference → relax → choose (whole fills, one rate per pair) → settle → share → remove cycles →
+integers → verify. Three proposals can become the batch, the best first: the program's, the
+incumbent's (the relaxation without the orders that spoil it), the reference outcome's. A proposal
+that fails a later step costs one order and is tried again; the bound is always that of the whole
+batch.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from solver.core import curves, graph, pricing, program, proof, reference
+from solver.core import graph, pricing, program, proof, reference
+from solver.core.acyclic import Rule, acyclic
+from solver.core.canonical import canonical
 from solver.core.curves import Array
-from solver.core.graph import Node
 from solver.core.intent import max_fee
 from solver.core.pricing import Priced
 from solver.core.problem import (
@@ -38,14 +41,13 @@ from solver.core.types import (
     Kind,
     OpenReason,
     Solution,
+    StandAlone,
     TokenId,
 )
 from solver.core.venue import Snapshot
 from solver.core.verify import verify
 
-_MAX_CYCLES = 12
 _MOST_RATE = 1_000.0
-_EXPLAINED_HOPS = 4
 
 
 class Terms(Struct, frozen=True):
@@ -71,6 +73,18 @@ class Memory(Struct):
     network: Network | None = None
 
 
+class _Proposal(Struct, frozen=True):
+    """A choice of orders that some rule makes, and the plan whose flows show that it is feasible.
+
+    ``settled`` says that the plan's fills stay, and only the rates are still to be shared.
+    """
+
+    stage: str
+    chosen: list[bool]
+    plan: Plan
+    settled: bool = False
+
+
 class _Answer(Struct, frozen=True):
     plan: Plan
     priced: Priced | None
@@ -87,11 +101,12 @@ def solve_batch(
 ) -> Solution:
     """Solve one batch. Intents that cannot be filled come back in ``open`` with their reason.
 
-    One order alone goes through the router, several through the joint program. ``memory`` carries
-    the network from batch to batch, so that only what moved is written again. Raises ProgramError
-    only when not even the relaxation has a solution.
+    The answer does not depend on ids, nor on the order or repetition of the intents. One order
+    alone goes through the router, several through the joint program. ``memory`` carries the network
+    from batch to batch, so that only what moved is written again. Raises ProgramError only when not
+    even the relaxation has a solution.
     """
-    ordered = sorted(intents, key=lambda intent: intent.digest)
+    ordered = canonical(intents, snapshot.hash)
     refused = _refused(snapshot, ordered, terms)
     wanted = [sell_node(intent) for intent in ordered] + [buy_node(intent) for intent in ordered]
     built = graph.build(snapshot, wanted, terms.capital_bps)
@@ -105,28 +120,95 @@ def solve_batch(
     kept = [intent for intent in ordered if intent.digest not in refused]
     if not kept:
         return _empty(snapshot, refused)
-    if len(kept) == 1 and routable(kept[0], terms.max_impact_bps, bool(terms.rows)):
-        progress("route")
+    rows = _rows_of(terms.rows, intents, kept)
+    single = len(kept) == 1 and not rows
+    network: Network | None = None
+    if any(routable(intent, terms.max_impact_bps, bool(rows)) for intent in kept):
         network = following(memory.network if memory else None, snapshot.pools, prices)
         if memory:
             memory.network = network
-        fee = terms.fees.get(kept[0].digest, 0)
-        solution = solve_single(snapshot, kept[0], fee, terms.gas_value, prices, network)
-        reasons = [OpenReason(digest, *reason) for digest, reason in sorted(refused.items())]
-        return replace(solution, open=(*reasons, *solution.open))
-    batch = normalise(built, kept, terms.fees, prices, terms.max_impact_bps, terms.rows)
+    market = _Market(snapshot, built, prices, terms, network)
+    refusals = tuple(OpenReason(digest, *reason) for digest, reason in sorted(refused.items()))
+    if single and network is not None:
+        progress("route")
+        solution = _routed(market, kept[0])
+        return replace(solution, open=(*refusals, *solution.open))
+    solution = _joint(market, kept, rows, progress)
+    if len(kept) > 1:
+        progress("alone")
+        solution = replace(solution, alone=tuple(_alone(market, intent) for intent in kept))
+    return replace(solution, open=(*refusals, *solution.open))
+
+
+class _Market(Struct, frozen=True):
+    """What all solves of one batch share. ``network`` is None where nothing can be routed."""
+
+    snapshot: Snapshot
+    built: graph.Graph
+    prices: dict[TokenId, float]
+    terms: Terms
+    network: Network | None
+
+
+def _rows_of(
+    rows: Sequence[ExtraRow], intents: Sequence[Intent], kept: Sequence[Intent]
+) -> tuple[ExtraRow, ...]:
+    """The rows keyed by position in ``kept``; what is not in the batch counts as not filled."""
+    place = {intent.digest: k for k, intent in enumerate(kept)}
+    return tuple(
+        ExtraRow(
+            row.name,
+            {
+                place[intents[i].digest]: coefficient
+                for i, coefficient in sorted(row.coefficients.items())
+                if intents[i].digest in place
+            },
+            row.rhs,
+        )
+        for row in rows
+    )
+
+
+def _routed(market: _Market, intent: Intent) -> Solution:
+    assert market.network is not None
+    fee = market.terms.fees.get(intent.digest, 0)
+    gas_value = market.terms.gas_value
+    return solve_single(market.snapshot, intent, fee, gas_value, market.prices, market.network)
+
+
+def _joint(
+    market: _Market,
+    kept: Sequence[Intent],
+    rows: Sequence[ExtraRow],
+    progress: Callable[[str], None] = lambda stage: None,
+) -> Solution:
+    """The orders through the joint program."""
+    snapshot, terms, prices = market.snapshot, market.terms, market.prices
+    batch = normalise(market.built, kept, terms.fees, prices, terms.max_impact_bps, rows)
     progress("reference")
     fair = reference.reference(batch, snapshot.hash)
-    batch = replace(batch, problem=replace(batch.problem, floors=fair.floors, caps=fair.caps))
+    promised = replace(batch.problem, floors=fair.floors, rates=fair.rates, caps=fair.caps)
+    batch = replace(batch, problem=promised)
     progress("relax")
     relaxed = program.solve(batch.problem)
     progress("integers")
-    answer = _to_integers(snapshot, batch, relaxed, fair.active, terms)
+    answer = _to_integers(snapshot, batch, relaxed, fair, terms)
     fills = answer.priced.fills if answer.priced else ()
     certificate = proof.prove(snapshot, batch, relaxed, answer.plan, fills, prices)
-    reasons = [OpenReason(digest, *reason) for digest, reason in sorted(refused.items())]
-    reasons += _reasons(batch, relaxed, fills, answer.dropped)
+    reasons = _reasons(batch, relaxed, answer, fills)
     return _solution(answer, fills, tuple(reasons), certificate)
+
+
+def _alone(market: _Market, intent: Intent) -> StandAlone:
+    """The order without the others, by the router where it can be routed."""
+    if market.network is not None and routable(intent, market.terms.max_impact_bps, False):
+        solution = _routed(market, intent)
+    else:
+        solution = _joint(market, [intent], ())
+    sold = sum(fill.sell for fill in solution.fills)
+    bought = sum(fill.buy for fill in solution.fills)
+    proven = solution.certificate
+    return StandAlone(intent.digest, sold, bought, proven.value, proven.bound)
 
 
 def _refused(
@@ -149,114 +231,150 @@ def _is_absurd(intent: Intent, prices: Mapping[TokenId, float]) -> bool:
 
 
 def _to_integers(
-    snapshot: Snapshot, batch: Batch, relaxed: Plan, incumbent: Sequence[bool], terms: Terms
+    snapshot: Snapshot, batch: Batch, relaxed: Plan, fair: reference.Outcome, terms: Terms
 ) -> _Answer:
-    """Try, drop the order in the way, try again; in the end nothing is filled."""
-    pools = {pool.id: pool for pool in snapshot.pools}
-    own = graph.inventories(snapshot, terms.capital_bps)
-    active = [True] * len(batch.intents)
-    dropped: dict[str, str] = {}
-    stage = "program"
-    while any(active):
-        chosen = program.choose(batch.problem, relaxed, active, incumbent)
-        if not any(chosen):
+    """The best proposal that survives the exact check; in the end nothing is filled.
+
+    A proposal that does not keep every floor as integers counts less than one that does: what it
+    loses to cycles, to rounding or by an order that was dropped, R still has.
+    """
+    exact = _Exact(snapshot, batch, terms, fair.plan)
+    best: tuple[bool, float, _Answer] | None = None
+    for proposal in _proposals(batch, relaxed, fair):
+        answer = exact.answer(proposal)
+        if answer is None:
+            continue
+        fills = answer.priced.fills if answer.priced else ()
+        keeps = reference.keeps_floors(batch.problem, answer.plan)
+        found = (keeps, proof.surplus(batch, fills), answer)
+        if best is None or found[:2] > best[:2]:
+            best = found
+        if keeps and not answer.dropped:
             break
-        plan = _acyclic(batch, chosen)
-        if plan is None:
-            _drop(batch, chosen, active, dropped, "no_plan")
-            stage = "fallback"
-            continue
+    return best[2] if best else _Answer(relaxed, None, exact.dropped, "empty")
+
+
+def _proposals(batch: Batch, relaxed: Plan, fair: reference.Outcome) -> list[_Proposal]:
+    """What may become the batch, the largest surplus first, the reference outcome last."""
+    problem = batch.problem
+    everyone = [share > program.FILLED for share in program.shares_of(problem, relaxed)]
+    found: list[_Proposal | None] = []
+    if program.needs_binaries(problem, relaxed):
+        chosen = program.choose(problem, relaxed, [True] * len(everyone))
+        found = [_proposed(problem, "program", chosen, relaxed)] if chosen else []
+        found += [_incumbent(problem, relaxed, everyone)]
+    else:
+        found = [_proposed(problem, "program", everyone, relaxed)]
+    kept = [proposal for proposal in found if proposal is not None]
+    kept.sort(key=lambda proposal: -proposal.plan.value)
+    if fair.plan is not None:
+        kept.append(_Proposal("reference", list(fair.active), fair.plan, settled=True))
+    return kept
+
+
+def _proposed(problem: Problem, stage: str, chosen: list[bool], start: Plan) -> _Proposal | None:
+    """The chosen orders with the fills of their largest total; None where that is infeasible."""
+    if not any(chosen):
+        return None
+    try:
+        return _Proposal(stage, chosen, program.settle(problem, chosen, start))
+    except program.ProgramError:
+        return None
+
+
+def _incumbent(problem: Problem, relaxed: Plan, chosen: list[bool]) -> _Proposal | None:
+    """The relaxation's orders, all whole and at one rate per pair, without the tightest ones that
+    make this infeasible."""
+    chosen = list(chosen)
+    while any(chosen):
+        proposal = _proposed(problem, "incumbent", chosen, relaxed)
+        if proposal is not None:
+            return proposal
+        chosen[_tightest(problem, chosen)] = False
+    return None
+
+
+def _tightest(problem: Problem, chosen: Sequence[bool]) -> int:
+    """The chosen order whose limit is highest; the latest of several."""
+    return max((i for i, on in enumerate(chosen) if on), key=lambda i: (problem.orders[i].limit, i))
+
+
+class _Exact:
+    """Proposals as exact integers. ``dropped`` names the orders that one of them lost, and why."""
+
+    def __init__(self, snapshot: Snapshot, batch: Batch, terms: Terms, sample: Plan | None) -> None:
+        self._batch = batch
+        self._gas_value = terms.gas_value
+        self._sample = sample
+        self._pools = {pool.id: pool for pool in snapshot.pools}
+        self._own = graph.inventories(snapshot, terms.capital_bps)
+        self.dropped: dict[str, str] = {}
+
+    def answer(self, proposal: _Proposal) -> _Answer | None:
+        """Integers for a proposal; each failure drops one order. None when none is left."""
+        batch, chosen = self._batch, list(proposal.chosen)
+        dropped: dict[str, str] = {}
+        while any(chosen):
+            plan = self._plan(proposal)
+            outcome = Infeasible("no_plan", "") if plan is None else self._priced(plan, chosen)
+            if plan is not None and isinstance(outcome, Priced):
+                return _Answer(plan, outcome, dropped, proposal.stage)
+            assert isinstance(outcome, Infeasible)
+            named = [i for i, on in enumerate(chosen) if on and self._is(i, outcome.detail)]
+            worst = named[0] if named else _tightest(batch.problem, chosen)
+            chosen[worst] = False
+            dropped[batch.intents[worst].digest] = outcome.code
+            self.dropped |= dropped
+            proposal = _Proposal(proposal.stage, chosen, proposal.plan)
+        return None
+
+    def _plan(self, proposal: _Proposal) -> Plan | None:
+        """Fills, flows and rates without a cycle; with the fills of R, its own flows will do."""
+        if not proposal.settled:
+            return acyclic(self._batch, _rule(proposal), self._sample)
+        fixed = proposal.plan
+        shared = program.share(self._batch.problem, fixed)
+        return fixed if pricing.find_cycle(self._batch, shared.flow) else shared
+
+    def _is(self, i: int, digest: str) -> bool:
+        return self._batch.intents[i].digest == digest
+
+    def _priced(self, plan: Plan, chosen: list[bool]) -> Priced | Infeasible:
+        batch = self._batch
         gas = sum(batch.graph.gas[batch.kept[k]] for k in np.nonzero(plan.flow > 1e-9)[0])
-        priced = pricing.price(batch, plan, chosen, gas * terms.gas_value)
+        priced = pricing.price(batch, plan, chosen, gas * self._gas_value)
         if isinstance(priced, Infeasible):
-            _drop(batch, chosen, active, dropped, priced.code, priced.detail)
-            stage = "fallback"
-            continue
+            return priced
         broken = verify(
             batch.intents,
-            pools,
-            own,
+            self._pools,
+            self._own,
             priced.fills,
             priced.outcome.legs,
             priced.outcome.inventory,
             priced.clearing,
         )
-        if broken is not None:
-            _drop(batch, chosen, active, dropped, broken.code, broken.detail)
-            stage = "fallback"
-            continue
-        return _Answer(plan, priced, dropped, stage)
-    return _Answer(relaxed, None, dropped, "empty")
+        return broken or priced
 
 
-def _drop(
-    batch: Batch,
-    chosen: list[bool],
-    active: list[bool],
-    dropped: dict[str, str],
-    code: str,
-    digest: str = "",
-) -> None:
-    """Leave out the named order, or the tightest of the chosen ones."""
-    named = [i for i, intent in enumerate(batch.intents) if intent.digest == digest and chosen[i]]
-    candidates = named or [i for i, on in enumerate(chosen) if on]
-    worst = max(candidates, key=lambda i: (batch.problem.orders[i].limit, i))
-    active[worst] = False
-    dropped[batch.intents[worst].digest] = code
+def _rule(proposal: _Proposal) -> Rule:
+    """The chosen orders settled and their rates shared; no plan where floors cannot be kept."""
 
+    def plan(problem: Problem) -> Plan | None:
+        try:
+            settled = program.settle(problem, proposal.chosen, proposal.plan)
+        except program.ProgramError:
+            return None
+        return program.share(problem, settled)
 
-def _acyclic(batch: Batch, chosen: list[bool]) -> Plan | None:
-    """The best plan without cycles for the chosen orders that two heuristics find.
-
-    The first orders the tokens by the joint optimum, cycles peeled off, and closes what runs
-    backwards; the second closes the weakest link of one cycle after another.
-    """
-    joint = _settled(batch, chosen)
-    if joint is None or pricing.find_cycle(batch, joint.flow) is None:
-        return joint
-    closed = pricing.backward_links(batch, joint.flow)
-    candidates = [_settled(_without(batch, closed), chosen), _close_links(batch, chosen, joint)]
-    acyclic = [
-        plan
-        for plan in candidates
-        if plan is not None and pricing.find_cycle(batch, plan.flow) is None
-    ]
-    return max(acyclic, key=lambda plan: plan.value, default=None)
-
-
-def _settled(batch: Batch, chosen: list[bool]) -> Plan | None:
-    try:
-        start = program.solve(batch.problem, chosen)
-        return program.settle(batch.problem, chosen, start)
-    except program.ProgramError:
-        return None
-
-
-def _close_links(batch: Batch, chosen: list[bool], joint: Plan) -> Plan | None:
-    closed: set[tuple[Node, Node]] = set()
-    plan: Plan | None = joint
-    for _ in range(_MAX_CYCLES):
-        link = None if plan is None else pricing.find_cycle(batch, plan.flow)
-        if link is None:
-            break
-        closed.add(link)
-        plan = _settled(_without(batch, closed), chosen)
     return plan
 
 
-def _without(batch: Batch, closed: set[tuple[Node, Node]]) -> Batch:
-    arcs, nodes = batch.problem.arcs, batch.graph.nodes
-    capacity = arcs.capacity.copy()
-    for k, (tail, head) in enumerate(zip(arcs.tail, arcs.head, strict=True)):
-        if (nodes[tail], nodes[head]) in closed:
-            capacity[k] = 0.0
-    problem = replace(batch.problem, arcs=replace(arcs, capacity=capacity))
-    return replace(batch, problem=problem)
-
-
 def _reasons(
-    batch: Batch, relaxed: Plan, fills: Sequence[Fill], dropped: Mapping[str, str]
+    batch: Batch, relaxed: Plan, answer: _Answer, fills: Sequence[Fill]
 ) -> list[OpenReason]:
+    dropped = answer.dropped
+    clearing = answer.priced.clearing if answer.priced else {}
     filled = {fill.digest: fill for fill in fills}
     reasons = []
     held = ", ".join(proof.binding(batch, relaxed, relaxed))
@@ -270,13 +388,23 @@ def _reasons(
         unit_rate = batch.unit[order.buy] / batch.unit[order.sell]
         limit = intent.swap.buy_amount / intent.swap.sell_amount
         best = _marginal_rate(batch.problem, relaxed.nu, order.sell, order.buy) * unit_rate
-        pools = _best_path(batch.problem, order.sell, order.buy) * unit_rate
+        pools = reference.best_path(batch.problem, order.sell, order.buy) * unit_rate
         case = _Case(fill is not None, limit, best, pools, bool(fills), len(batch.intents) == 1)
         code, detail, binding = _explain(intent, case, held, dropped)
+        paradox = fill is None and _allows(intent, clearing)
         reasons.append(
-            OpenReason(intent.digest, code, detail, f"{best:.12g}", f"{limit:.12g}", binding)
+            OpenReason(
+                intent.digest, code, detail, f"{best:.12g}", f"{limit:.12g}", binding, paradox
+            )
         )
     return reasons
+
+
+def _allows(intent: Intent, clearing: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether the limit allows the rate at which the order's pair is traded."""
+    swap = intent.swap
+    buy, sell = clearing.get(f"{swap.sell}>{swap.buy}", (0, 1))
+    return buy * swap.sell_amount >= swap.buy_amount * sell
 
 
 class _Case(Struct, frozen=True):
@@ -325,20 +453,7 @@ def _marginal_rate(problem: Problem, nu: Array, sell: int, buy: int) -> float:
     """ν_s/ν_t where both are worth something in this batch, else the best path's rate."""
     if nu[buy] > 1e-12 and nu[sell] > 1e-12:
         return float(nu[sell] / nu[buy])
-    return _best_path(problem, sell, buy)
-
-
-def _best_path(problem: Problem, sell: int, buy: int) -> float:
-    """The marginal rate of the best path of pools, before anybody trades."""
-    arcs = problem.arcs
-    slope = np.where(arcs.capacity > 0.0, curves.slope(arcs, np.zeros(len(arcs))), 0.0)
-    rate = np.zeros(problem.node_count)
-    rate[sell] = 1.0
-    for _ in range(_EXPLAINED_HOPS):
-        further = rate.copy()
-        np.maximum.at(further, arcs.head, rate[arcs.tail] * slope)
-        rate = further
-    return float(rate[buy])
+    return reference.best_path(problem, sell, buy)
 
 
 def _solution(

@@ -22,7 +22,9 @@ from solver.core.types import Exact, Fill, Infeasible, InventoryUse, Kind, Leg, 
 from solver.core.venue import Pool, step_of
 
 _WEIGHT = 2**62
+_PART_BITS = 256  # finer than any amount
 _NEGLIGIBLE = 1e-10
+_SHAVED = 1e-12
 
 
 class Edge(Struct, frozen=True):
@@ -124,7 +126,10 @@ def _weakest(drawn: nx.DiGraph, cycle: list[tuple[Node, Node]]) -> tuple[Node, N
 
 
 def plan_route(batch: Batch, plan: Plan) -> Route:
-    """Proportions per node, as integers of 62 bits. The plan must be acyclic."""
+    """Proportions per node, as integers of 62 bits. The plan must be acyclic.
+
+    What exact-out orders buy is an amount, not a proportion: :func:`replay` sets it aside.
+    """
     used = used_edges(batch, plan.flow)
     sources = {source.id: source for source in batch.graph.source}
     drawn = nx.DiGraph()
@@ -132,8 +137,9 @@ def plan_route(batch: Batch, plan: Plan) -> Route:
     drawn.add_edges_from((tail, head) for tail, head, _ in used)
     paid: dict[Node, float] = {}
     for intent, amount in zip(batch.intents, plan.bought, strict=True):
-        node = buy_node(intent)
-        paid[node] = paid.get(node, 0.0) + float(amount)
+        if intent.swap.kind is Kind.EXACT_IN:
+            node = buy_node(intent)
+            paid[node] = paid.get(node, 0.0) + float(amount)
     edges: dict[Node, tuple[Edge, ...]] = {}
     kept: dict[Node, int] = {}
     for node in batch.graph.nodes:
@@ -155,8 +161,8 @@ def _has_lots(edge: Edge) -> bool:
     return hasattr(edge.source, "lot_size")
 
 
-def replay(route: Route, supply: Mapping[Node, int]) -> Outcome:
-    """Send the supplies through the route in exact integers."""
+def replay(route: Route, supply: Mapping[Node, int], aside: Mapping[Node, int]) -> Outcome:
+    """Send the supplies through the route in exact integers; ``aside`` stays at its node."""
     balance = dict(supply)
     pools: dict[str, Pool] = {}
     legs: list[Leg] = []
@@ -164,7 +170,8 @@ def replay(route: Route, supply: Mapping[Node, int]) -> Outcome:
     spent: dict[TokenId, int] = {}
     for node in route.order:
         edges = route.edges.get(node, ())
-        available = balance.get(node, 0)
+        reserved = min(aside.get(node, 0), balance.get(node, 0))
+        available = balance.get(node, 0) - reserved
         if not edges or available <= 0:
             continue
         whole = sum(edge.weight for edge in edges) + route.kept[node]
@@ -186,7 +193,7 @@ def replay(route: Route, supply: Mapping[Node, int]) -> Outcome:
             carried = amount - taken
             available -= taken
             balance[edge.head] = balance.get(edge.head, 0) + brought
-        balance[node] = available
+        balance[node] = available + reserved
     return Outcome(tuple(legs), tuple(uses), balance)
 
 
@@ -301,6 +308,8 @@ class _Pricer:
         share = float(value) / order.size
         if share > 1.0 - 1e-9 or (share > 1e-9 and not intent.swap.partial_fill):
             return intent.remaining
+        if order.exact_out:
+            share *= 1.0 - _SHAVED  # what arrives may be a unit less than what floats say
         return int(share * intent.remaining) if share > 1e-9 else 0
 
     def _group(self) -> list[_Group]:
@@ -338,10 +347,13 @@ class _Pricer:
 
     def _replay(self) -> Outcome:
         supply: dict[Node, int] = {}
+        aside: dict[Node, int] = {}
         for group in self._groups:
             total = sum(self._sell(i, group) for i in (*group.exact_in, *group.exact_out))
             supply[group.sell] = supply.get(group.sell, 0) + total
-        return replay(self._route, supply)
+            if group.exact_out:
+                aside[group.buy] = aside.get(group.buy, 0) + self._out_total(group)
+        return replay(self._route, supply, aside)
 
     def _trimmed(self) -> Outcome:
         """Replay; what whole lots or capacities leave of a sold token is not sold at all."""
@@ -373,7 +385,7 @@ class _Pricer:
         return all(outcome.residual.get(node, 0) >= amount for node, amount in need.items())
 
     def _search_paid_in(self) -> Infeasible | None:
-        """The least input of the exact-out orders that covers them, group by group."""
+        """The least input of the exact-out orders that covers them, in the plan's proportions."""
         groups = [group for group in self._groups if group.exact_out]
         if not groups:
             return None
@@ -393,12 +405,17 @@ class _Pricer:
             return Infeasible("limit", self._batch.intents[groups[0].exact_out[0]].digest)
         set_factor(step)
         # Beside exact-in orders, what an exact-out order saves would be missing in their payouts.
-        if any(group.exact_in for group in self._groups):
+        if any(group.exact_in for group in self._groups) or self._is_beyond_proof():
             return None
-        for group in groups:
-            found = _least(1, self._paid_in[group.name], self._with(self._setter(group)))
-            if found is not None:
-                self._paid_in[group.name] = found
+        covering = dict(self._paid_in)
+
+        def set_part(part: int) -> None:
+            for name, paid in covering.items():
+                self._paid_in[name] = max(1, -(-paid * part // 2**_PART_BITS))
+
+        # All in the same proportion: what is saved belongs to nobody in particular.
+        part = _least(1, 2**_PART_BITS, self._with(set_part))
+        set_part(2**_PART_BITS if part is None else part)
         if len(self._groups) == 1:
             self._ask_as_the_contracts_do(groups[0], highest[groups[0].name])
         return None
@@ -422,12 +439,6 @@ class _Pricer:
 
         return covered
 
-    def _setter(self, group: _Group) -> Callable[[int], None]:
-        def set_paid(value: int) -> None:
-            self._paid_in[group.name] = value
-
-        return set_paid
-
     def _most(self, group: _Group) -> int:
         """The largest input of the exact-out orders that keeps every one of their limits."""
         total = self._out_total(group)
@@ -448,7 +459,10 @@ class _Pricer:
         return max(1, int(wanted * sold / bought * unit))
 
     def _share_rest(self, left: dict[Node, int], rates: dict[str, tuple[int, int]]) -> None:
-        """What is left at a node goes to its exact-in groups, in the plan's proportions."""
+        """What is left at a node goes to its exact-in groups, in the plan's proportions.
+
+        None is paid above its cap: what then is left stays as dust.
+        """
         charge = self._charges()
         by_node: dict[Node, list[_Group]] = {}
         for group in self._groups:
@@ -460,11 +474,31 @@ class _Pricer:
                 for group in groups
             ]
             for group, weight in zip(groups, weights, strict=True):
-                payout = left.get(node, 0) * weight // sum(weights)
                 sold = sum(self._amounts[i] for i in group.exact_in)
+                payout = min(
+                    left.get(node, 0) * weight // sum(weights), self._most_payout(group, sold)
+                )
                 slack = payout - self._least_payout(group, sold)
                 payout -= max(0, min(slack, charge.get(group.name, 0)))
                 rates[group.name] = (max(payout, 0), sold)
+
+    def _most_payout(self, group: _Group, sold: int) -> int:
+        """What the group's cap allows, rounded up; never below its limits.
+
+        What sampled pools give beyond their samples is in no bound, so it is not paid out either.
+        """
+        batch, problem = self._batch, self._batch.problem
+        order = problem.orders[group.exact_in[0]]
+        most = min(problem.cap(i) for i in group.exact_in)
+        if self._is_beyond_proof():
+            planned = sum(float(self._plan.bought[i]) for i in group.exact_in)
+            most = min(most, planned / sum(float(self._plan.sold[i]) for i in group.exact_in))
+        per_unit = float(batch.unit[order.buy] / batch.unit[order.sell])
+        return max(int(most * per_unit * sold) + 1, self._least_payout(group, sold))
+
+    def _is_beyond_proof(self) -> bool:
+        """Whether pools may give more than the joint program and its bound know of."""
+        return bool(self._batch.graph.sampled and self._batch.problem.caps)
 
     def _least_payout(self, group: _Group, sold: int) -> int:
         """The smallest payout at which every exact-in order of the group keeps its limit."""

@@ -6,7 +6,7 @@ reference prices, because base units of 1e6 … 1e18 make an LP solver return no
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -43,8 +43,8 @@ class ExtraRow(Struct, frozen=True):
 class Floor(Struct, frozen=True):
     """The surplus that a directed pair, or one exact-out order, has in the reference outcome.
 
-    ``members`` are the orders that it fills there, ``amount`` the surplus at reference prices. A
-    plan for a batch without one of them owes nothing.
+    ``members`` are all exact-in orders of the pair, or the one exact-out order; ``amount`` is the
+    surplus at reference prices. A plan for a batch without any of them owes nothing.
     """
 
     members: tuple[int, ...]
@@ -70,7 +70,8 @@ class Problem(Struct, frozen=True):
     """One batch in normalised units. ``prices`` is p per node.
 
     ``caps`` bounds the rate of each order's pair: surplus that only moves from one pair to another
-    would otherwise look as good as surplus that is made.
+    would otherwise look as good as surplus that is made. ``rates`` are those of the reference
+    outcome, and no pair gets less than its own.
     """
 
     arcs: Arcs
@@ -81,6 +82,11 @@ class Problem(Struct, frozen=True):
     floors: tuple[Floor, ...] = ()
     caps: tuple[float, ...] = ()
     joints: tuple[JointPool, ...] = ()
+    rates: tuple[float, ...] = ()
+
+    def least(self, i: int) -> float:
+        """The rate of order i in the reference outcome, 0 where it is not filled there."""
+        return self.rates[i] if self.rates else 0.0
 
     def cap(self, i: int) -> float:
         """The best rate that order i may get; without a reference outcome a generous one."""
@@ -100,6 +106,19 @@ class Plan(Struct, frozen=True):
     nu: Array
     multipliers: Array
     value: float
+
+
+def surplus_of(problem: Problem, members: Iterable[int], plan: Plan) -> float:
+    """What the members get beyond their limits, at reference prices."""
+    total = 0.0
+    for i in members:
+        order = problem.orders[i]
+        over = float(plan.bought[i]) - order.limit * float(plan.sold[i])
+        if order.exact_out:
+            total += float(problem.prices[order.sell]) * over / order.limit
+        else:
+            total += float(problem.prices[order.buy]) * over
+    return total
 
 
 class Batch(Struct, frozen=True):

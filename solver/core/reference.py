@@ -1,104 +1,152 @@
 """The reference outcome: what each pair gets when pairs are served one after another.
 
 Each directed pair in turn takes the best plan that leaves those before it what they have. The
-order comes from a hash that no client can choose. The outcome is feasible by construction; the
-surplus of each pair in it is the least that the joint program may give to that pair, so that a
-batch never takes from one pair to give to another.
+order comes from a hash of the block that closed the batch and of the pair, so that no client can
+choose it and a new pair does not reshuffle the others. The outcome R is feasible by construction.
+The surplus and the rate of each pair in it are the least that the batch may give to that pair.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from solver.core import program
+from solver.core import curves, program
+from solver.core.acyclic import Rule, acyclic
 from solver.core.crypto import keccak
-from solver.core.problem import Batch, Floor, Plan, Problem
+from solver.core.problem import Batch, Floor, Plan, Problem, surplus_of
 
 #: Room for rounding to integers between a floor and what a plan must reach.
 _ROOM = 1e-6
 _MOST_VARIANTS = 6
 _NEAR = 1.05
+_HOPS = 4
+_TINY = 1e-12
 
 
 class Outcome(Struct, frozen=True):
-    """Which orders the reference outcome fills, the floor of every pair, the cap of every order."""
+    """R: its plan, which orders it fills, and what it guarantees: floors and rates; and caps.
 
+    ``plan`` is None where R fills nothing. ``rates`` has 0 for orders that it leaves out.
+    """
+
+    plan: Plan | None
     active: list[bool]
     floors: tuple[Floor, ...]
+    rates: tuple[float, ...]
     caps: tuple[float, ...]
 
 
 def reference(batch: Batch, seed: str) -> Outcome:
-    """Serve the pairs one after another."""
+    """Serve the pairs one after another; each leaves all before it their surplus and rate."""
     problem = batch.problem
-    if len(problem.orders) == 1:
-        return Outcome([True], (), ())  # nobody to be fair to
-    caps = [0.0] * len(problem.orders)
-    active = [False] * len(problem.orders)
-    floors: tuple[Floor, ...] = ()
+    count = len(problem.orders)
+    if count == 1:
+        return Outcome(None, [True], (), (), ())  # nobody to be fair to
+    caps = tuple(_cap(problem, i) for i in range(count))
+    problem = replace(problem, caps=caps)
+    reached: Plan | None = None
+    active = [False] * count
     for group in _groups(batch, seed):
-        best: Floor | None = None
-        rate = 0.0
-        for members in _variants(problem, group):
-            trial = [on or i in members for i, on in enumerate(active)]
-            plan = program.alone(replace(problem, floors=floors), trial, members)
-            if plan is None or not _owes_nobody(problem, floors, plan):
-                continue
-            gained = surplus_of(problem, members, plan)
-            if gained > (best.amount if best else 0.0) + _ROOM:
-                best = Floor(members, gained)
-                sold = sum(float(plan.sold[i]) for i in members)
-                rate = sum(float(plan.bought[i]) for i in members) / max(sold, 1e-12)
-        for i in group:
-            caps[i] = _cap(problem, group, i, rate)
-        if best is not None:
-            floors = (*floors, Floor(best.members, best.amount * (1.0 - _ROOM) - _ROOM / 10.0))
-            active = [on or i in best.members for i, on in enumerate(active)]
-    owed = tuple(floor for floor in floors if floor.amount > 0.0)
-    return Outcome(active, owed, tuple(caps))
+        served = _serve(replace(batch, problem=problem), group, active)
+        if served is not None:
+            members, reached = served
+            active = [on or i in members for i, on in enumerate(active)]
+            problem = _guaranteed(problem, group, members, reached)
+    return Outcome(reached, active, problem.floors, problem.rates, caps)
 
 
-def _cap(problem: Problem, group: Sequence[int], i: int, rate: float) -> float:
-    """The best of reference price, reference outcome and the group's limits that are near them."""
-    order = problem.orders[i]
-    fair = max(rate, problem.prices[order.sell] / problem.prices[order.buy])
-    limits = [problem.orders[k].limit for k in group]
-    best = max(fair, *(limit for limit in limits if limit <= _NEAR * fair), 0.0)
-    return float(best) * (1.0 + 10.0 * _ROOM)
+def _serve(
+    batch: Batch, group: Sequence[int], active: Sequence[bool]
+) -> tuple[tuple[int, ...], Plan] | None:
+    """The members of a pair to fill, and the plan; None where nobody gains."""
+    best: tuple[tuple[int, ...], Plan] | None = None
+    most = _ROOM
+    for members in _variants(batch.problem, group):
+        plan = acyclic(batch, _rule(members, active))
+        if plan is not None:
+            gained = surplus_of(batch.problem, members, plan)
+            if gained > most:
+                best, most = (members, plan), gained + _ROOM
+    return best
 
 
-def surplus_of(problem: Problem, members: Sequence[int], plan: Plan) -> float:
-    """What the members get beyond their limits, at reference prices."""
-    total = 0.0
+def _rule(members: tuple[int, ...], active: Sequence[bool]) -> Rule:
+    """What is best for the members while everybody before them keeps what they have."""
+    trial = [on or i in members for i, on in enumerate(active)]
+
+    def plan(problem: Problem) -> Plan | None:
+        found = program.alone(problem, trial, members)
+        if found is None:
+            return None
+        uniform = program.uniform(problem, found)
+        return uniform if keeps_floors(problem, uniform) else None
+
+    return plan
+
+
+def _guaranteed(
+    problem: Problem, group: Sequence[int], members: Sequence[int], plan: Plan
+) -> Problem:
+    """The problem with what a pair has got: its rate, and floors under its surplus."""
+    rates = list(problem.rates or [0.0] * len(problem.orders))
     for i in members:
-        order = problem.orders[i]
-        over = float(plan.bought[i]) - order.limit * float(plan.sold[i])
-        if order.exact_out:
-            total += problem.prices[order.sell] * over / order.limit
-        else:
-            total += problem.prices[order.buy] * over
-    return total
+        if plan.sold[i] > _TINY:
+            rates[i] = float(plan.bought[i] / plan.sold[i]) * (1.0 - _ROOM)
+    exact_in = tuple(i for i in group if not problem.orders[i].exact_out)
+    owners = [exact_in, *((i,) for i in members if problem.orders[i].exact_out)]
+    floors = list(problem.floors)
+    for owner in owners:
+        owed = surplus_of(problem, owner, plan) * (1.0 - _ROOM) - _ROOM / 10.0
+        if owed > 0.0:
+            floors.append(Floor(owner, owed))
+    return replace(problem, floors=tuple(floors), rates=tuple(rates))
 
 
-def _owes_nobody(problem: Problem, floors: Sequence[Floor], plan: Plan) -> bool:
+def _cap(problem: Problem, i: int) -> float:
+    """The best of the reference rate, the pools' rate for a first unit, and the limits near them.
+
+    What pools that are out of line would yield without any order is not part of any rate: one
+    small order alone must not be paid all of it.
+    """
+    ends = problem.orders[i].sell, problem.orders[i].buy
+    reference = float(problem.prices[ends[0]] / problem.prices[ends[1]])
+    fair = max(best_path(problem, *ends), reference)
+    limits = [order.limit for order in problem.orders if (order.sell, order.buy) == ends]
+    near = [limit for limit in limits if limit <= _NEAR * fair]
+    return max([fair, *near]) * (1.0 + 10.0 * _ROOM)
+
+
+def best_path(problem: Problem, sell: int, buy: int) -> float:
+    """The marginal rate of the best path of pools, before anybody trades."""
+    arcs = problem.arcs
+    slope = np.where(arcs.capacity > 0.0, curves.slope(arcs, np.zeros(len(arcs))), 0.0)
+    rate = np.zeros(problem.node_count)
+    rate[sell] = 1.0
+    for _ in range(_HOPS):
+        further = rate.copy()
+        np.maximum.at(further, arcs.head, rate[arcs.tail] * slope)
+        further[sell] = 1.0
+        rate = further
+    return float(rate[buy])
+
+
+def keeps_floors(problem: Problem, plan: Plan) -> bool:
+    """Whether a plan gives every pair what it has in the reference outcome, up to rounding."""
     return all(
         surplus_of(problem, floor.members, plan) >= floor.amount * (1.0 - _ROOM) - _ROOM
-        for floor in floors
+        for floor in problem.floors
     )
 
 
 def _groups(batch: Batch, seed: str) -> list[tuple[int, ...]]:
-    """The exact-in orders of each directed pair and each exact-out order, in a hashed order."""
+    """The orders of each directed pair; the pairs in the order of a hash of seed and pair."""
     found: dict[str, list[int]] = {}
-    for i, order in enumerate(batch.problem.orders):
-        swap = batch.intents[i].swap
-        name = f"{swap.sell}>{swap.buy}"
-        if order.exact_out:
-            name += f"={batch.intents[i].digest}"
-        found.setdefault(name, []).append(i)
+    for i, intent in enumerate(batch.intents):
+        found.setdefault(f"{intent.swap.sell}>{intent.swap.buy}", []).append(i)
     rank = {name: keccak(f"{seed}|{name}".encode()) for name in found}
     return [tuple(found[name]) for name in sorted(found, key=lambda name: rank[name])]
 

@@ -217,6 +217,8 @@ class OpenReason(Struct, frozen=True):
     """Why an intent of the batch is not (wholly) filled.
 
     ``best_rate`` and ``limit_rate`` are buy units per sell unit as decimal strings, in base units.
+    ``paradox`` marks a paradoxically rejected order: its pair is traded at a rate that its limit
+    allows, and yet nothing of it is filled.
     """
 
     digest: str
@@ -225,13 +227,30 @@ class OpenReason(Struct, frozen=True):
     best_rate: str = ""
     limit_rate: str = ""
     binding: str = ""
+    paradox: bool = False
+
+
+class StandAlone(Struct, frozen=True):
+    """What an order would have got from the same snapshot without the other orders of its batch.
+
+    ``buy`` is net of the fee. ``value`` is the surplus of these amounts and ``bound`` that of any
+    (numeraire, decimal strings). A report, never a promise: what several orders could have had
+    alone, they cannot have all at once.
+    """
+
+    digest: str
+    sell: int
+    buy: int
+    value: str
+    bound: str
 
 
 class Solution(Struct, frozen=True):
     """A checked answer to one problem: integers that the chain will enforce.
 
     ``clearing`` holds one exact rate (numerator, denominator) per directed token pair;
-    ``dust`` is what remains with the solver per token after every payout.
+    ``dust`` is what remains with the solver per token after every payout. ``stage`` says where the
+    fills come from: ``route`` (one order), ``program``, ``incumbent``, ``reference`` or ``empty``.
     """
 
     fills: tuple[Fill, ...]
@@ -242,6 +261,7 @@ class Solution(Struct, frozen=True):
     open: tuple[OpenReason, ...]
     certificate: Certificate
     stage: str = "program"
+    alone: tuple[StandAlone, ...] = ()
 
 
 class Infeasible(Struct, frozen=True):

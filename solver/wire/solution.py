@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
-from solver.core.types import Certificate, Leaf, Leg, OpenReason, Solution
+from solver.core.types import Certificate, Leaf, Leg, OpenReason, Solution, StandAlone
 from solver.wire.jsonio import Amount
 
 #: What binds where an order was routed alone, so that no row of a program did.
@@ -39,7 +39,8 @@ class ReasonDocument(Struct, frozen=True, rename="camel"):
 
     ``bestRate`` and ``limitRate`` are bought per sold, in base units; the rates ``perToken`` are
     the same in whole tokens, where their decimals are known. ``binding`` names what stands in the
-    way: ``limit``, ``depth``, or rows and capacities of the batch.
+    way: ``limit``, ``depth``, or rows and capacities of the batch. ``paradox`` is true where the
+    order's pair is traded at a rate that its limit allows.
     """
 
     digest: str
@@ -48,6 +49,7 @@ class ReasonDocument(Struct, frozen=True, rename="camel"):
     best_rate: str = ""
     limit_rate: str = ""
     binding: str = ""
+    paradox: bool = False
     best_rate_per_token: str = ""
     limit_rate_per_token: str = ""
 
@@ -93,6 +95,16 @@ class InventoryDocument(Struct, frozen=True, rename="camel"):
     amount_out: Amount
 
 
+class AloneDocument(Struct, frozen=True, rename="camel"):
+    """What an order would have got without the others; ``buy`` is net of the fee."""
+
+    digest: str
+    sell: Amount
+    buy: Amount
+    value: str
+    bound: str
+
+
 class SolutionDocument(Struct, frozen=True, rename="camel"):
     """The answer of ``thalweg solve`` to an instance file."""
 
@@ -105,6 +117,15 @@ class SolutionDocument(Struct, frozen=True, rename="camel"):
     certificate: CertificateDocument
     stage: str
     warnings: list[str]
+    alone: list[AloneDocument]
+
+
+def alone_document(answers: Iterable[StandAlone]) -> list[AloneDocument]:
+    """The stand-alone answers."""
+    return [
+        AloneDocument(one.digest, str(one.sell), str(one.buy), one.value, one.bound)
+        for one in answers
+    ]
 
 
 def solution_document(solution: Solution, warnings: Iterable[str] = ()) -> SolutionDocument:
@@ -127,6 +148,7 @@ def solution_document(solution: Solution, warnings: Iterable[str] = ()) -> Solut
         certificate_document(solution.certificate),
         solution.stage,
         list(warnings),
+        alone_document(solution.alone),
     )
 
 

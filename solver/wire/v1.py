@@ -29,8 +29,10 @@ from solver.wire.jsonio import (
     Uint64,
 )
 from solver.wire.solution import (
+    AloneDocument,
     CertificateDocument,
     ReasonDocument,
+    alone_document,
     certificate_document,
     reason_document,
 )
@@ -250,7 +252,11 @@ class BundleView(Struct, frozen=True, rename="camel"):
 
 
 class BatchView(Struct, frozen=True, rename="camel"):
-    """A solved batch. ``kept`` is what the solver kept per token: fees and rounding."""
+    """A solved batch. ``kept`` is what the solver kept per token: fees and rounding.
+
+    ``stage`` is where the fills come from; ``alone`` what each order would have got by itself, and
+    ``paradoxes`` the orders that got nothing although their limit allows their pair's rate.
+    """
 
     id: str
     at: float
@@ -263,6 +269,8 @@ class BatchView(Struct, frozen=True, rename="camel"):
     profit: str
     certificate: CertificateDocument
     bundles: list[BundleView]
+    alone: list[AloneDocument]
+    paradoxes: list[ReasonDocument]
 
 
 class BatchPage(Struct, frozen=True, rename="camel"):
@@ -465,4 +473,6 @@ def batch_view(batch: Batched, bundles: Iterable[BundleRecord]) -> BatchView:
         batch.profit,
         certificate_document(solution.certificate),
         [bundle_view(record) for record in bundles],
+        alone_document(solution.alone),
+        [reason_document(reason) for reason in solution.open if reason.paradox],
     )

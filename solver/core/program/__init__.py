@@ -1,9 +1,34 @@
-"""The programs: of a batch (:mod:`.batch`) and of gas as a fixed charge (:mod:`.charges`).
+"""The programs: of a batch (:mod:`.batch`), of its rates (:mod:`.sharing`) and of gas as a fixed
+charge (:mod:`.charges`).
 
 Only :mod:`.optimiser` imports the optimiser.
 """
 
-from solver.core.program.batch import alone, choose, duals, idle, settle, solve
+from solver.core.program.batch import (
+    FILLED,
+    alone,
+    choose,
+    duals,
+    idle,
+    needs_binaries,
+    settle,
+    shares_of,
+    solve,
+)
 from solver.core.program.optimiser import ProgramError
+from solver.core.program.sharing import share, uniform
 
-__all__ = ["ProgramError", "alone", "choose", "duals", "idle", "settle", "solve"]
+__all__ = [
+    "FILLED",
+    "ProgramError",
+    "alone",
+    "choose",
+    "duals",
+    "idle",
+    "needs_binaries",
+    "settle",
+    "share",
+    "shares_of",
+    "solve",
+    "uniform",
+]

@@ -21,15 +21,16 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from solver.core import curves
-from solver.core.curves import Arcs, Array
+from solver.core.curves import Array
 from solver.core.problem import Plan, Problem
+from solver.core.program.flows import Flows, breakpoints, flows, optimum
 from solver.core.program.optimiser import Columns, ProgramError, run
 
-_GRID = np.concatenate([-np.geomspace(3.0, 0.02, 9), [0.0], np.geomspace(0.02, 3.0, 9)])
 _ROUNDS = 7
 _SHRINK = 0.15
 _TINY = 1e-12
+#: An order with a smaller share is not filled.
+FILLED = 1e-9
 _REWARD = 100.0
 _ASIDE = 1e-4
 _ALONE_ROUNDS = 5
@@ -38,8 +39,8 @@ _ALONE_ROUNDS = 5
 class _Model(Struct):
     """Columns plus where the parts of the batch are in them."""
 
+    ways: Flows
     columns: Columns
-    segment_arc: list[int]
     sold: list[int]
     bought: list[int]
     payout: dict[tuple[int, int], int]
@@ -58,7 +59,7 @@ def solve(
     spread = 1.0
     best: Plan | None = None
     for _ in range(_ROUNDS):
-        breaks = _breakpoints(problem.arcs, nu, flow, spread)
+        breaks = breakpoints(problem.arcs, nu, flow, spread)
         plan = _solve_once(problem, _relaxed(problem, breaks, active))
         flow, nu = plan.flow, plan.nu
         spread *= _SHRINK
@@ -86,7 +87,7 @@ def duals(
     flow, nu = start.flow, start.nu
     best = start
     for round_number in range(4):
-        breaks = _breakpoints(problem.arcs, nu, flow, _SHRINK**round_number)
+        breaks = breakpoints(problem.arcs, nu, flow, _SHRINK**round_number)
         model = _relaxed(problem, breaks, active)
         for i in whole:
             fixed = model.bought[i] if problem.orders[i].exact_out else model.sold[i]
@@ -104,7 +105,7 @@ def alone(problem: Problem, active: Sequence[bool], focus: Collection[int]) -> P
     flow, nu = np.zeros(len(problem.arcs)), problem.prices
     best: Plan | None = None
     for number in range(_ALONE_ROUNDS):
-        breaks = _breakpoints(problem.arcs, nu, flow, _SHRINK ** max(0, number - 1))
+        breaks = breakpoints(problem.arcs, nu, flow, _SHRINK ** max(0, number - 1))
         whole = number >= _ALONE_ROUNDS - 2  # coarse secants may lie below a limit that holds
         model = _relaxed(problem, breaks, active, chosen=whole, focus=focus)
         try:
@@ -116,47 +117,49 @@ def alone(problem: Problem, active: Sequence[bool], focus: Collection[int]) -> P
     return best
 
 
-def choose(
-    problem: Problem, plan: Plan, active: Sequence[bool], incumbent: Sequence[bool]
-) -> list[bool]:
+def choose(problem: Problem, plan: Plan, active: Sequence[bool]) -> list[bool] | None:
     """Which orders to fill when some are all-or-nothing or several limits share one rate.
 
     The segments of ``plan`` are kept and binaries added (SCIP). An order that the program leaves
-    at zero is out. When the MIP returns nothing, the incumbent is kept.
+    at zero is out. None when the program returns nothing within its node limit.
     """
-    if not _needs_binaries(problem, plan, active):
-        return list(active)
-    breaks = _breakpoints(problem.arcs, plan.nu, plan.flow, _SHRINK)
+    breaks = breakpoints(problem.arcs, plan.nu, plan.flow, _SHRINK)
     model = _relaxed(problem, breaks, active)
     binaries = _add_binaries(problem, model, active)
     answer = run(model.columns, "scip")
     if answer is None:
-        return [on and kept for on, kept in zip(active, incumbent, strict=True)]
+        return None
     values, _ = answer
-    return [on and values[binaries[i]] > 0.5 for i, on in enumerate(active)]
+    chosen = [on and bool(values[binaries[i]] > 0.5) for i, on in enumerate(active)]
+    for group in _alike(problem, active):
+        together = any(chosen[i] for i in group)
+        for i in group:
+            chosen[i] = together
+    return chosen
 
 
 def settle(problem: Problem, active: Sequence[bool], plan: Plan) -> Plan:
-    """The final flows for a chosen set of orders: whole where indivisible, one rate per pair.
+    """The fills and flows of the largest total for a chosen set of orders.
 
-    First the total surplus, then, among the optima, the largest smallest rate relative to the
-    reference prices, so that a surplus that could go to either side is shared.
+    Whole where indivisible, one rate per pair. Orders that ask for the same are filled in
+    proportion to their sizes, so that splitting one makes no difference. Raises ProgramError.
     """
     flow, nu = plan.flow, plan.nu
     best: Plan | None = None
-    for round_number in range(3):
+    for round_number in range(4):
         spread = _SHRINK ** (round_number + 1)
-        breaks = _breakpoints(problem.arcs, nu, flow, spread)
+        breaks = breakpoints(problem.arcs, nu, flow, spread)
         model = _relaxed(problem, breaks, active, chosen=True)
         try:
             found = _solve_once(problem, model)
         except ProgramError:
             if best is None:
-                raise
+                continue  # coarse secants may lie below a limit that holds
             break
         flow, nu, best = found.flow, found.nu, found
-    assert best is not None
-    return _share(problem, active, best)
+    if best is None:
+        raise ProgramError("the chosen orders have no plan")
+    return _pro_rata(problem, active, best)
 
 
 def idle(problem: Problem, targets: Sequence[int]) -> Array:
@@ -164,7 +167,7 @@ def idle(problem: Problem, targets: Sequence[int]) -> Array:
     flow, nu = np.zeros(len(problem.arcs)), problem.prices
     bare = replace(problem, orders=(), rows=(), floors=())
     for round_number in range(4):
-        model = _relaxed(bare, _breakpoints(bare.arcs, nu, flow, _SHRINK**round_number), None)
+        model = _relaxed(bare, breakpoints(bare.arcs, nu, flow, _SHRINK**round_number), None)
         for target in targets:
             column = model.columns.variable(float(problem.prices[target]), np.inf)
             model.columns.put(target, column, -1.0)
@@ -178,73 +181,6 @@ def idle(problem: Problem, targets: Sequence[int]) -> Array:
     return flow
 
 
-def _share(problem: Problem, active: Sequence[bool], plan: Plan) -> Plan:
-    if sum(active) < 2:
-        return plan
-    breaks = _breakpoints(problem.arcs, plan.nu, plan.flow, _SHRINK**3)
-    model = _relaxed(problem, breaks, active, chosen=True)
-    columns = model.columns
-    terms = [(k, cost) for k, cost in enumerate(columns.cost) if cost != 0.0]
-    columns.at_least(plan.value - 1e-9 * abs(plan.value) - _TINY, *terms)
-    columns.cost = [cost * 1e-3 for cost in columns.cost]
-    level = columns.variable(1.0, 10.0)
-    pairs: dict[tuple[int, int], float] = {}
-    for i, order in enumerate(problem.orders):
-        reference = problem.prices[order.sell] / problem.prices[order.buy]
-        columns.lower[model.sold[i]] = columns.upper[model.sold[i]] = plan.sold[i]
-        if order.exact_out:
-            columns.lower[model.sold[i]], columns.upper[model.sold[i]] = 0.0, order.size * 10
-            columns.lower[model.bought[i]] = columns.upper[model.bought[i]] = plan.bought[i]
-            if plan.bought[i] > _TINY:
-                cost = plan.bought[i] / reference
-                columns.at_least(-2.0 * cost, (model.sold[i], -1.0), (level, -cost))
-        else:
-            pair = (order.sell, order.buy)
-            pairs[pair] = pairs.get(pair, 0.0) + float(plan.sold[i])
-    for pair, total in pairs.items():
-        if total > _TINY:
-            reference = problem.prices[pair[0]] / problem.prices[pair[1]]
-            columns.at_least(0.0, (model.payout[pair], 1.0), (level, -reference * total))
-    try:
-        shared = _solve_once(problem, model)
-    except ProgramError:
-        return plan
-    return Plan(shared.flow, shared.sold, shared.bought, plan.nu, plan.multipliers, plan.value)
-
-
-def _breakpoints(arcs: Arcs, nu: Array, flow: Array, spread: float) -> Array:
-    """Inputs where each arc is cut, rising along axis 1: shape (arcs, cuts)."""
-    price_in = np.maximum(nu[arcs.tail], 1e-9)
-    price_out = np.maximum(nu[arcs.head], 1e-9)
-    ratio = np.clip(price_in / price_out, 1e-9, 1e9)
-    at_prices = np.stack(
-        [curves.input_at(arcs, ratio * np.exp(-h * spread)) for h in _GRID], axis=1
-    )
-    coarse = np.stack([curves.input_at(arcs, np.exp(-h)) for h in (-2.0, 0.0, 2.0, 6.0)], axis=1)
-    around = flow[:, None] * np.exp(_GRID * spread)[None, :]
-    cuts = np.concatenate([at_prices, coarse, around], axis=1)
-    limit = np.where(np.isfinite(arcs.capacity), arcs.capacity, np.inf)
-    return np.sort(np.minimum(cuts, limit[:, None]), axis=1)
-
-
-def _segments(arcs: Arcs, breaks: Array) -> tuple[Array, Array, Array]:
-    """Arc number, width and secant slope of every segment that has a width."""
-    edges = np.concatenate([np.zeros((len(breaks), 1)), breaks], axis=1)
-    widths = np.diff(edges, axis=1)
-    shape = edges.shape
-    spread = arcs.take(np.repeat(np.arange(len(arcs)), shape[1]))
-    heights = np.diff(curves.output(spread, edges.ravel()).reshape(shape), axis=1)
-    wide = (widths > 1e-10) & ~arcs.is_linear[:, None]
-    arc, cut = np.nonzero(wide)
-    linear = np.nonzero(arcs.is_linear)[0]
-    slopes = heights[arc, cut] / widths[arc, cut]
-    return (
-        np.concatenate([arc, linear]).astype(float),
-        np.concatenate([widths[arc, cut], arcs.capacity[linear]]),
-        np.concatenate([slopes, arcs.par[linear, 0]]),
-    )
-
-
 def _relaxed(
     problem: Problem,
     breaks: Array,
@@ -252,17 +188,11 @@ def _relaxed(
     chosen: bool = False,
     focus: Collection[int] | None = None,
 ) -> _Model:
-    columns = Columns()
     floors = _floors(problem, active)
-    arcs, orders = problem.arcs, problem.orders
-    nodes = [columns.at_least(0.0) for _ in range(problem.node_count)]
-    arc_numbers, widths, slopes = _segments(arcs, breaks)
-    segment_arc = [int(number) for number in arc_numbers]
-    for arc, width, gradient in zip(segment_arc, widths, slopes, strict=True):
-        column = columns.variable(0.0, float(width))
-        columns.put(nodes[arcs.tail[arc]], column, -1.0)
-        columns.put(nodes[arcs.head[arc]], column, float(gradient))
-    model = _Model(columns, segment_arc, [], [], {}, [])
+    orders = problem.orders
+    ways = flows(problem.arcs, problem.node_count, breaks)
+    columns, nodes = ways.columns, ways.nodes
+    model = _Model(ways, columns, [], [], {}, [])
     shortfall: dict[tuple[int, int], list[tuple[int, float]]] = {}
     pairs: dict[tuple[int, int], list[int]] = {}
     for i, order in enumerate(orders):
@@ -313,11 +243,31 @@ def _relaxed(
     return model
 
 
+def _alike(problem: Problem, active: Sequence[bool]) -> list[list[int]]:
+    """The active partial orders that ask for the same: pair, kind and limit, and no extra row."""
+    bound = {i for row in problem.rows for i in row.coefficients}
+    found: dict[tuple[object, ...], list[int]] = {}
+    for i, order in enumerate(problem.orders):
+        if active[i] and order.divisible and i not in bound:
+            same = (order.sell, order.buy, order.exact_out, f"{order.limit:.12e}")
+            found.setdefault(same, []).append(i)
+    return [group for group in found.values() if len(group) > 1]
+
+
+def _pro_rata(problem: Problem, active: Sequence[bool], plan: Plan) -> Plan:
+    sold, bought = plan.sold.copy(), plan.bought.copy()
+    for group in _alike(problem, active):
+        sizes = np.array([problem.orders[i].size for i in group])
+        for amounts in (sold, bought):
+            amounts[group] = float(np.sum(amounts[group])) * sizes / float(np.sum(sizes))
+    return replace(plan, sold=sold, bought=bought)
+
+
 def _floors(problem: Problem, active: Sequence[bool] | None) -> dict[tuple[int, ...], float]:
     """What is owed, by (sell, buy) for exact-in pairs and by (order,) for exact-out orders."""
     owed: dict[tuple[int, ...], float] = {}
     for floor in problem.floors:
-        if active is None or all(active[i] for i in floor.members):
+        if active is None or any(active[i] for i in floor.members):
             first = problem.orders[floor.members[0]]
             key = floor.members if first.exact_out else (first.sell, first.buy)
             owed[key] = floor.amount
@@ -325,17 +275,19 @@ def _floors(problem: Problem, active: Sequence[bool] | None) -> dict[tuple[int, 
 
 
 def _level_rows(problem: Problem, model: _Model, active: Sequence[bool]) -> None:
-    """The rate of a pair is at least every chosen order's limit: Y_d ≥ ℓ_i·X_d."""
-    members = _pairs(problem, active)
-    for pair, group in members.items():
-        # Exact-out orders of the pair get the same rate, so their limits count as well.
-        strictest = max(
-            order.limit
-            for i, order in enumerate(problem.orders)
-            if i in group or (active[i] and (order.sell, order.buy) == pair)
-        )
-        terms = [(model.sold[i], -strictest) for i in group]
+    """The rate of a pair is at least every chosen order's limit and R's rate: Y_d ≥ ℓ_i·X_d."""
+    strictest: dict[tuple[int, int], float] = {}
+    for i, order in enumerate(problem.orders):
+        if active[i]:
+            pair = (order.sell, order.buy)
+            strictest[pair] = max(strictest.get(pair, 0.0), order.limit, problem.least(i))
+    for pair, group in _pairs(problem, active).items():
+        terms = [(model.sold[i], -strictest[pair]) for i in group]
         model.columns.at_least(0.0, (model.payout[pair], 1.0), *terms)
+    for i, order in enumerate(problem.orders):
+        if active[i] and order.exact_out:
+            rate = strictest[order.sell, order.buy]
+            model.columns.at_least(0.0, (model.bought[i], 1.0), (model.sold[i], -rate))
 
 
 def _pairs(problem: Problem, active: Sequence[bool]) -> dict[tuple[int, int], list[int]]:
@@ -346,38 +298,42 @@ def _pairs(problem: Problem, active: Sequence[bool]) -> dict[tuple[int, int], li
     return members
 
 
-def _shares(problem: Problem, plan: Plan) -> list[float]:
+def shares_of(problem: Problem, plan: Plan) -> list[float]:
+    """How much of each order a plan fills, in [0, 1]."""
     return [
         float((plan.bought[i] if order.exact_out else plan.sold[i]) / order.size)
         for i, order in enumerate(problem.orders)
     ]
 
 
-def _needs_binaries(problem: Problem, plan: Plan, active: Sequence[bool]) -> bool:
-    shares = _shares(problem, plan)
+def needs_binaries(problem: Problem, plan: Plan) -> bool:
+    """Whether the relaxed plan fills a whole order in part or leaves it out, or breaks a limit.
+
+    Only then does the choice of the orders need integers.
+    """
+    shares = shares_of(problem, plan)
+    if any(x < 1.0 - 1e-7 for x, o in zip(shares, problem.orders, strict=True) if not o.divisible):
+        return True
+    groups: dict[tuple[int, int], list[int]] = {}
     for i, order in enumerate(problem.orders):
-        if active[i] and not order.divisible and 1e-9 < shares[i] < 1.0 - 1e-7:
+        if shares[i] > FILLED:
+            groups.setdefault((order.sell, order.buy), []).append(i)
+    for group in groups.values():
+        rate = sum(map(float, plan.bought[group])) / max(sum(map(float, plan.sold[group])), _TINY)
+        if any(rate < problem.orders[i].limit * (1.0 - 1e-9) for i in group):
             return True
-    for group in _pairs(problem, active).values():
-        filled = [i for i in group if shares[i] > 1e-9]
-        sold = sum(float(plan.sold[i]) for i in filled)
-        paid = max((float(plan.bought[i]) for i in filled), default=0.0)
-        # bought[i] of an exact-in order is its share of the pair at the pair's rate.
-        if any(
-            paid / max(float(plan.sold[filled[0]]), _TINY) < problem.orders[i].limit * (1 - 1e-9)
-            for i in filled
-        ):
-            return sold > 0.0
-    return any(not on for on in active) or any(
-        not order.divisible and shares[i] <= 1e-9 for i, order in enumerate(problem.orders)
-    )
+    return False
 
 
 def _add_binaries(problem: Problem, model: _Model, active: Sequence[bool]) -> list[int]:
-    columns = model.columns
+    """z_i: order i is filled, and then Y_d ≥ ℓ_i·X_d in its pair.
+
+    The big M of a pair is what the rate can be short by: Y_d ≥ Σ ℓ_j·x_j holds anyway.
+    """
+    columns, orders = model.columns, problem.orders
     binaries = []
     members = _pairs(problem, active)
-    for i, order in enumerate(problem.orders):
+    for i, order in enumerate(orders):
         binary = columns.variable(0.0, 1.0 if active[i] else 0.0)
         columns.integer.append(binary)
         binaries.append(binary)
@@ -386,25 +342,25 @@ def _add_binaries(problem: Problem, model: _Model, active: Sequence[bool]) -> li
         if not order.divisible:
             columns.at_least(0.0, (binary, -order.size), (quantity, 1.0))
         group = members.get((order.sell, order.buy), [])
-        if group and group != [i]:
-            most = order.limit * sum(problem.orders[j].size for j in group)
+        short = sum(max(0.0, order.limit - orders[j].limit) * orders[j].size for j in group)
+        if short > 0.0:
             terms = [(model.sold[j], -order.limit) for j in group]
             payout = model.payout[(order.sell, order.buy)]
-            columns.at_least(-most, (payout, 1.0), (binary, -most), *terms)
+            columns.at_least(-short, (payout, 1.0), (binary, -short), *terms)
+    for pair, group in members.items():
+        least = max(problem.least(i) for i in group)
+        if least > 0.0:
+            terms = [(model.sold[j], -least) for j in group]
+            columns.at_least(0.0, (model.payout[pair], 1.0), *terms)
+    for i, order in enumerate(orders):
+        if order.exact_out and problem.least(i) > 0.0:
+            columns.at_least(0.0, (model.bought[i], 1.0), (model.sold[i], -problem.least(i)))
     return binaries
 
 
 def _solve_once(problem: Problem, model: _Model) -> Plan:
-    answer = run(model.columns, "glop", "use_preprocessing: false")
-    if answer is None:
-        answer = run(model.columns, "glop", "use_preprocessing: false use_dual_simplex: true")
-    if answer is None:
-        answer = run(model.columns, "glop")
-    if answer is None:
-        raise ProgramError("the linear program has no solution")
-    values, duals = answer
-    flow = np.zeros(len(problem.arcs))
-    np.add.at(flow, model.segment_arc, values[: len(model.segment_arc)])
+    values, duals = optimum(model.columns)
+    flow = model.ways.on_arcs(values, len(problem.arcs))
     sold = values[model.sold]
     bought = _bought(problem, model, values, sold)
     value = float(np.dot(model.columns.cost[: len(values)], values))

@@ -12,6 +12,8 @@ from ortools.linear_solver.python import model_builder
 from solver.core.kernels import Array
 
 NODE_LIMIT = 2_000
+#: Simplex steps after which GLOP gives up: on rare programs it would go round in circles.
+STEP_LIMIT = 20_000
 
 
 class ProgramError(Exception):
@@ -57,7 +59,8 @@ def run(
 ) -> tuple[Array, Array] | None:
     """Fill and solve a model in one sparse call: values and row duals, or None.
 
-    ``name`` is glop or scip; scip ends by its node limit, never by a clock, and has no duals.
+    ``name`` is glop or scip; both end by a count of steps or nodes, never by a clock. Scip has no
+    duals.
     """
     model: Any = model_builder.Model()  # type: ignore[no-untyped-call]  # untyped in ortools
     shape = (len(columns.row_lower), len(columns.cost))
@@ -77,7 +80,8 @@ def run(
     if name == "scip":
         solver.set_solver_specific_parameters(f"limits/nodes = {node_limit}")
     else:
-        solver.set_solver_specific_parameters(parameters)
+        limit = f"max_number_of_iterations: {STEP_LIMIT}"
+        solver.set_solver_specific_parameters(f"{limit} {parameters}")
     status = solver.solve(model)
     usable = (model_builder.SolveStatus.OPTIMAL, model_builder.SolveStatus.FEASIBLE)
     if status not in usable:
