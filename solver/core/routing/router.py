@@ -391,8 +391,9 @@ class _Search:
             local = localise(network, self._candidates, self._source, self._target)
         if local is None:
             self._note = "no_route"
-            if self._bound == inf:
-                self._bound = self._best[0]
+            fair = fair_prices(network, self._target)
+            if self._bound == inf and fair is not None:  # the source is worth nothing there
+                self._bound, self._bound_nu = self._best[0], fair
             return None
         arcs = self._candidates[local.place]
         self._useful[:] = False
