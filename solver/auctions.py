@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import gc
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
+from enum import Enum
 
 import msgspec
 from msgspec import Struct
+from msgspec.structs import replace
 
 from solver.core import baseline, joint, winners
 from solver.core.baseline import Market, Rules, Single
 from solver.core.joint import Charges, Settlement
 from solver.core.journal import Offered
-from solver.core.types import Intent, Rejection
+from solver.core.routing.router import Clock
+from solver.core.types import Intent, Rejection, TokenId
 from solver.wire import cow, engine, jsonio
 from solver.wire.engine import Answer, Reply, SolutionDocument
 from solver.wire.jsonio import Invalid
@@ -22,7 +26,7 @@ from solver.wire.jsonio import Invalid
 
 class Settings(Struct, frozen=True):
     """How the engine solves. It stops ``slack_seconds`` before a deadline, and in any case after
-    ``max_seconds``.
+    ``max_seconds``. At most ``joint_orders`` are solved together.
     """
 
     chain: int
@@ -30,20 +34,59 @@ class Settings(Struct, frozen=True):
     profile: str = "full"
     slack_seconds: float = 0.5
     max_seconds: float = 30.0
+    joint_orders: int = 50
+
+
+class Stage(Enum):
+    """What is looked for, from what is always there in time to what may take long."""
+
+    BASELINE = "baseline"
+    ALONE = "alone"
+    TOGETHER = "together"
 
 
 class Question(Struct, frozen=True):
-    """A request's body; ``joint`` asks for what the profile *full* adds."""
+    """A request's body and how far to go."""
 
     settings: Settings
     body: bytes
-    joint: bool = False
+    stage: Stage = Stage.BASELINE
 
 
-def answer(question: Question, clock: Callable[[], float] = time.time) -> Answer:
-    """What the processes do with a question."""
-    settings, started = question.settings, clock()
-    try:
+class _Prepared(Struct, frozen=True):
+    """An auction, and the answer to each of its orders on the best single path."""
+
+    body: bytes
+    number: str
+    started: float
+    due: float
+    problem: cow.Problem
+    market: Market
+    singles: tuple[Single, ...]
+
+
+class Solver:
+    """Answers questions; the last auction is remembered, so that the next stage can go on."""
+
+    def __init__(self, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._last: _Prepared | None = None
+
+    def answer(self, question: Question) -> Answer:
+        """The solutions of a stage; those of BASELINE are in ALONE or beaten there, while TOGETHER
+        has only what settles several orders.
+        """
+        goes_on = question.stage is Stage.TOGETHER
+        if not goes_on or self._last is None or self._last.body != question.body:
+            self._last = None  # the same bytes, asked again, have all their time again
+            try:
+                self._last = self._prepare(question)
+            except Invalid as error:
+                return Rejection(error.code, error.detail, error.pointer)
+        return self._reply(question, self._last)
+
+    def _prepare(self, question: Question) -> _Prepared:
+        settings, started = question.settings, self._clock()
         auction = cow.checked(_decode(question.body))
         due = min(
             _deadline(auction.deadline) - settings.slack_seconds, started + settings.max_seconds
@@ -51,66 +94,100 @@ def answer(question: Question, clock: Callable[[], float] = time.time) -> Answer
         number = engine.auction_id(auction.id, "/id")
         digest = "0x" + hashlib.sha256(question.body).hexdigest()
         problem = cow.to_core(auction, settings.chain, digest, lenient=True)
-    except Invalid as error:
-        return Rejection(error.code, error.detail, error.pointer)
+        market = Market(
+            problem.snapshot.pools,
+            problem.wei,
+            problem.gas_price,
+            settings.rules,
+            lambda: self._clock() >= due,
+        )
+        pays = [order.pays_for_gas for order in problem.orders]
+        singles = tuple(baseline.solve(market, problem.intents, pays))
+        return _Prepared(question.body, number, started, due, problem, market, singles)
 
-    def is_late() -> bool:
-        return clock() >= due
+    def _reply(self, question: Question, found: _Prepared) -> Reply:
+        problem, count = found.problem, len(found.problem.orders)
+        intents, charges = _terms(found)
+        documents: list[SolutionDocument] = []
+        if question.stage is Stage.TOGETHER:
+            intents = _chosen(intents, found, question.settings.joint_orders)
+            joined = joint.together(problem.snapshot, intents, charges)
+            documents = [
+                engine.settlement(problem, each, count + k) for k, each in enumerate(joined)
+            ]
+        else:
+            routed: dict[str, Settlement] = {}
+            if question.stage is Stage.ALONE:
+                # Half of the time is for what several orders can do together.
+                share = 1.0 if len(intents) == 1 else 0.5
+                clock = Clock(self._clock, found.started + share * (found.due - found.started))
+                each = joint.alone(problem.snapshot, intents, charges, clock)
+                routed = {settlement.trades[0].digest: settlement for settlement in each}
+            documents = _best(found, routed)
+        return Reply(
+            found.number,
+            tuple(_offered(document) for document in documents),
+            msgspec.json.encode(_said(question.settings, found.number, documents)),
+            found.due,
+            problem.warnings,
+            len(intents),
+        )
 
-    market = Market(problem.snapshot.pools, problem.wei, problem.gas_price, settings.rules, is_late)
-    singles = list(
-        baseline.solve(market, problem.intents, [order.pays_for_gas for order in problem.orders])
-    )
-    documents: list[SolutionDocument] = []
-    if question.joint:
-        together = list(_together(problem, market, singles))
-        documents = [engine.settlement(problem, found, k) for k, found in enumerate(together)]
-        singles = [found for found in singles if not _is_beaten(problem, found, together)]
-    first = len(documents) if question.joint else 0
-    documents += [engine.single(problem, found, first + found.index) for found in singles]
-    return Reply(
-        number,
-        tuple(_offered(document) for document in documents),
-        msgspec.json.encode(_said(settings, number, documents)),
-        due,
-        problem.warnings,
-    )
+
+def merged(several: Reply, each: Reply) -> Reply:
+    """Both answers in one: what settles several orders first."""
+    solutions = (*several.solutions, *each.solutions)
+    if not solutions:
+        return each
+    body = '{"solutions":[' + ",".join(offered.document for offered in solutions) + "]}"
+    return replace(each, solutions=solutions, body=body.encode())
 
 
-def _together(
-    problem: cow.Problem, market: Market, singles: Sequence[Single]
-) -> Iterator[Settlement]:
-    """The joint settlements of the orders that need nothing but a swap."""
-    paths = {single.digest: single for single in singles}
-    intents, fees, wei = [], {}, {}
+def _terms(found: _Prepared) -> tuple[list[Intent], Charges]:
+    """The orders that need nothing but a swap, and what gas costs them."""
+    problem, market = found.problem, found.market
+    paths = {single.digest: single for single in found.singles}
+    intents: list[Intent] = []
+    fees: dict[str, int] = {}
+    wei: dict[TokenId, int] = {}
     for order, intent in zip(problem.orders, problem.intents, strict=True):
-        if intent.swap.sell == intent.swap.buy or order.wrappers or order.flashloan_hint:
+        token = intent.swap.sell
+        if token == intent.swap.buy or order.wrappers or order.flashloan_hint:
             continue
         intents.append(intent)
         if order.pays_for_gas:
-            token = intent.swap.sell
-            wei[token] = baseline.native_price(market, token) or 0
+            if token not in wei:
+                wei[token] = baseline.native_price(market, token) or 0
             path = paths.get(intent.digest)
             least = market.rules.overhead_gas + cow.HOP_GAS
-            found = path.fee if path else baseline.fee_of(market, token, least)
-            fees[intent.digest] = found or 0
-    charges = Charges(market.gas_price, market.rules.overhead_gas, wei, fees)
-    yield from joint.settlements(problem.snapshot, intents, charges)
+            fee = path.fee if path else baseline.fee_of(market, token, least)
+            fees[intent.digest] = fee or 0
+    priced = any(problem.wei.values())
+    return intents, Charges(market.gas_price, market.rules.overhead_gas, wei, fees, priced)
 
 
-def _is_beaten(problem: cow.Problem, found: Single, together: Sequence[Settlement]) -> bool:
-    """Whether a settlement does for this order alone what its path does, or more."""
-    intent = problem.intents[found.index]
-    alone = [
-        settlement.trades[0]
-        for settlement in together
-        if len(settlement.trades) == 1 and settlement.trades[0].digest == found.digest
-    ]
-    sold, bought = baseline.moved(found, intent)
-    return any(
-        _surplus(intent, trade.sold, trade.bought) >= _surplus(intent, sold, bought)
-        for trade in alone
-    )
+def _chosen(intents: list[Intent], found: _Prepared, most: int) -> list[Intent]:
+    """At most so many orders, those with a path first."""
+    paths = {single.digest for single in found.singles}
+    return sorted(intents, key=lambda intent: intent.digest not in paths)[:most]
+
+
+def _best(found: _Prepared, routed: Mapping[str, Settlement]) -> list[SolutionDocument]:
+    """One solution per order: its path, or its route where that scores as much or more."""
+    problem = found.problem
+    paths = {single.digest: single for single in found.singles}
+    documents = []
+    for number, intent in enumerate(problem.intents):
+        path, route = paths.get(intent.digest), routed.get(intent.digest)
+        if route and path:
+            trade = route.trades[0]
+            gained = _surplus(intent, trade.sold, trade.bought)
+            path = path if _surplus(intent, *baseline.moved(path, intent)) > gained else None
+        if path:
+            documents.append(engine.single(problem, path, number))
+        elif route:
+            documents.append(engine.settlement(problem, route, number))
+    return documents
 
 
 def _surplus(intent: Intent, sold: int, bought: int) -> int:
@@ -137,7 +214,11 @@ def _offered(document: SolutionDocument) -> Offered:
 
 
 def _decode(body: bytes) -> cow.Auction:
-    """Raises Invalid. Nothing but the decoder reads the body: it may have ten megabytes."""
+    """Raises Invalid. Nothing but the decoder reads the body: it may have ten megabytes.
+
+    The collector would look at all of the growing document again and again: most of the time.
+    """
+    gc.disable()
     try:
         return msgspec.json.decode(body, type=cow.Auction)
     except msgspec.ValidationError as error:
@@ -145,6 +226,8 @@ def _decode(body: bytes) -> cow.Auction:
         raise Invalid(refused.code, refused.detail, refused.pointer) from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise Invalid("bad_json", str(error)[:200], "") from error
+    finally:
+        gc.enable()
 
 
 def _deadline(text: str) -> float:

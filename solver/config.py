@@ -141,6 +141,7 @@ class CowConfig(Struct, frozen=True, forbid_unknown_fields=True):
     solution_gas_offset: _Natural = 106_391
     slack_seconds: Annotated[float, Meta(ge=0, le=60)] = 0.5
     max_seconds: Annotated[float, Meta(ge=0.01, le=600)] = 30.0
+    joint_orders: _Positive = 50
     max_body_bytes: Annotated[int, Meta(ge=4096, le=2**28)] = 10_485_760
     max_pending: _Positive = 4
     prestart: bool = False

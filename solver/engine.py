@@ -1,9 +1,9 @@
 """The CoW solver engine: an auction's bytes in, an answer's bytes out, in processes of their own.
 
 The first process always has an answer in time: the baseline, which looks at the clock as it goes.
-With the profile *full* a second one then has what is left of the time for something better; when it
-overruns it is killed, and the baseline stands. Bytes go through as they came: the event loop
-neither decodes nor solves.
+With the profile *full* a second one has what is left of the time: first each order alone through
+the router, then all together; when it overruns it is killed, and what was there before stands.
+Bytes go through as they came: the event loop neither decodes nor solves.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 import structlog
 
 from solver import worker
-from solver.auctions import Question, Settings, answer
+from solver.auctions import Question, Settings, Solver, Stage, merged
 from solver.core.types import Infeasible, Rejection
 from solver.wire.engine import Answer, Reply
 from solver.worker import SolverFailed
@@ -66,19 +66,23 @@ class Engine:
     async def _solve(self, body: bytes) -> Answer:
         settings = self.settings
         longest = settings.max_seconds + _GRACE_SECONDS
-        first = _sound(await self._first.ask(Question(settings, body), longest))
-        if settings.profile != "full" or isinstance(first, Rejection):
-            return first
-        left = first.due - time.time()
-        if left <= 0.0 or self._second.is_busy:
-            return first
-        try:
-            better = _sound(await self._second.ask(Question(settings, body, True), left))
-        except SolverFailed as error:
-            log.info("joint_answer_failed", auction=first.auction, reason=str(error))
-            self._warm(self._second)
-            return first
-        return better if isinstance(better, Reply) else first
+        held = _sound(await self._first.ask(Question(settings, body), longest))
+        if settings.profile != "full" or isinstance(held, Rejection) or self._second.is_busy:
+            return held
+        for stage in (Stage.ALONE, Stage.TOGETHER):
+            left = held.due - time.time()
+            if left <= 0.0 or held.joinable < (1 if stage is Stage.ALONE else 2):
+                break
+            try:
+                question = Question(settings, body, stage)
+                found = _sound(await self._second.ask(question, left))
+            except SolverFailed as error:
+                log.info("stage_failed", auction=held.auction, stage=stage.value, reason=str(error))
+                self._warm(self._second)
+                break
+            if isinstance(found, Reply):
+                held = found if stage is Stage.ALONE else merged(found, held)
+        return held
 
     def _warm(self, lane: worker.Lane) -> None:
         """Start a lane's process in the background."""
@@ -99,4 +103,4 @@ def _sound(found: Answer | Infeasible) -> Answer:
 
 
 if __name__ == "__main__":
-    worker.serve(answer)
+    worker.serve(Solver().answer)

@@ -163,7 +163,12 @@ def engine_of(config: CowConfig) -> Engine:
         config.solution_gas_offset,
     )
     settings = Settings(
-        config.chain_id, rules, config.profile, config.slack_seconds, config.max_seconds
+        config.chain_id,
+        rules,
+        config.profile,
+        config.slack_seconds,
+        config.max_seconds,
+        config.joint_orders,
     )
     return Engine(settings, config.max_pending)
 

@@ -16,7 +16,7 @@ from aiohttp import web
 from msgspec import Struct
 from prometheus_client import CollectorRegistry
 
-from solver.auctions import Question, Settings, answer
+from solver.auctions import Question, Settings, Solver, Stage, merged
 from solver.config import CowConfig
 from solver.core import winners
 from solver.core.journal import Auctioned, Book, Notified
@@ -119,8 +119,13 @@ def settings(profile: str = "full", **more: Any) -> Settings:
 def answered(request: Any, engine: Settings) -> Reply:
     """The answer of a process of the engine, in this one."""
     body = request if isinstance(request, bytes) else json.dumps(request).encode()
-    found = answer(Question(engine, body, engine.profile == "full"))
+    solver = Solver()
+    stages = (Stage.ALONE, Stage.TOGETHER) if engine.profile == "full" else (Stage.BASELINE,)
+    found, *more = (solver.answer(Question(engine, body, stage)) for stage in stages)
     assert isinstance(found, Reply), found
+    for several in more:
+        assert isinstance(several, Reply), several
+        found = merged(several, found)
     return found
 
 

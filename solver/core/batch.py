@@ -115,7 +115,7 @@ def solve_batch(
         for token in (intent.swap.sell, intent.swap.buy):
             if token not in prices:
                 refused.setdefault(intent.digest, ("no_price", f"no reference price of {token}"))
-        if intent.digest not in refused and _is_absurd(intent, prices):
+        if intent.digest not in refused and is_absurd(intent, prices):
             refused[intent.digest] = ("limit_out_of_reach", "far above the reference rate")
     kept = [intent for intent in ordered if intent.digest not in refused]
     if not kept:
@@ -223,7 +223,7 @@ def _refused(
     return refused
 
 
-def _is_absurd(intent: Intent, prices: Mapping[TokenId, float]) -> bool:
+def is_absurd(intent: Intent, prices: Mapping[TokenId, float]) -> bool:
     """Whether a limit is so far from the reference rate that it would spoil the scaling of all."""
     swap = intent.swap
     asked = swap.buy_amount * prices[swap.buy]

@@ -4,7 +4,8 @@ The batch solver answers with a rate per directed pair. The protocol wants one p
 a sell order ⌈executed·p_sell/p_buy⌉ and asks ⌊executed·p_buy/p_sell⌋ of a buy order. So prices are
 laid along the pairs, lowered by a unit per trade where rounding up would pay more than there is,
 and then everything is checked in the protocol's own arithmetic: limits with fees, and no token
-short. Where no such prices are found, each directed pair is solved for itself.
+short. Where no such prices are found, each directed pair is solved for itself. An order alone goes
+through the router, which splits over paths and counts gas; there prices always fit.
 
 An order that pays for its gas keeps its fee f, in the sold token, out of what it may swap: it is
 solved with f less to sell. The fees of a settlement must cover its gas; if they do not, they are
@@ -14,14 +15,19 @@ raised and it is solved again.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
 
 from msgspec import Struct
 from msgspec.structs import replace
 
-from solver.core.batch import Terms, solve_batch
+from solver.core import graph
+from solver.core.batch import Terms, is_absurd, solve_batch
+from solver.core.problem import buy_node, sell_node
+from solver.core.routing.network import following
+from solver.core.routing.router import UNLIMITED, Clock
+from solver.core.single import solve_single
 from solver.core.types import Intent, Kind, Leg, Solution, Swap, TokenId
 from solver.core.venue import Snapshot
 
@@ -53,45 +59,78 @@ class Settlement(Struct, frozen=True):
 
 class Charges(Struct, frozen=True):
     """What gas costs: wei per gas, the overhead of a settlement, wei per 10^18 of a token, and the
-    fees to begin with, by digest, of those orders that pay for their gas.
+    fees to begin with, by digest, of those orders that pay for their gas. ``priced`` tells whether
+    the snapshot's prices are in wei.
     """
 
     gas_price: int
     overhead_gas: int
     wei: Mapping[TokenId, int]
     fees: Mapping[str, int]
+    priced: bool
 
 
-def settlements(
-    snapshot: Snapshot, intents: Sequence[Intent], charges: Charges
+def alone(
+    snapshot: Snapshot, intents: Sequence[Intent], charges: Charges, clock: Clock = UNLIMITED
 ) -> Iterator[Settlement]:
-    """One settlement of everything, or one per directed pair where prices do not fit together."""
-    whole = _settle(snapshot, intents, charges)
-    if isinstance(whole, Settlement):
-        yield whole
-        return
-    if not whole:
-        return
-    groups: dict[tuple[TokenId, TokenId], list[Intent]] = {}
+    """Each order for itself, routed through the whole graph, as long as there is time."""
+    wanted = [node for intent in intents for node in (sell_node(intent), buy_node(intent))]
+    prices = graph.complete_prices(graph.build(snapshot, wanted), snapshot.prices)
+    network = following(None, snapshot.pools, prices)
     for intent in intents:
-        groups.setdefault((intent.swap.sell, intent.swap.buy), []).append(intent)
-    if len(groups) == 1:
-        return
-    for group in groups.values():
-        found = _settle(snapshot, group, charges)
+        priced = intent.swap.sell in prices and intent.swap.buy in prices
+        if not clock.allows(0.0):
+            return
+        if not priced or is_absurd(intent, prices):
+            continue
+
+        def route(reduced: Sequence[Intent], gas_value: float) -> Solution:
+            return solve_single(snapshot, reduced[0], 0, gas_value, prices, network, clock)
+
+        found = _settle(route, [intent], charges)
         if isinstance(found, Settlement):
             yield found
 
 
-def _settle(snapshot: Snapshot, intents: Sequence[Intent], charges: Charges) -> Settlement | bool:
+def together(
+    snapshot: Snapshot, intents: Sequence[Intent], charges: Charges
+) -> Iterator[Settlement]:
+    """One settlement of all orders, or one per directed pair where prices do not fit together.
+
+    What settles one order only is left to :func:`alone`.
+    """
+
+    def batch(reduced: Sequence[Intent], gas_value: float) -> Solution:
+        return solve_batch(snapshot, reduced, Terms(gas_value=gas_value))
+
+    whole = _settle(batch, intents, charges)
+    if isinstance(whole, Settlement):
+        groups = []
+    else:
+        by_pair: dict[tuple[TokenId, TokenId], list[Intent]] = {}
+        for intent in intents if whole else ():
+            by_pair.setdefault((intent.swap.sell, intent.swap.buy), []).append(intent)
+        groups = [group for group in by_pair.values() if 1 < len(group) < len(intents)]
+    for found in (whole, *(_settle(batch, group, charges) for group in groups)):
+        if isinstance(found, Settlement) and len(found.trades) > 1:
+            yield found
+
+
+def _settle(
+    solve: Callable[[Sequence[Intent], float], Solution],
+    intents: Sequence[Intent],
+    charges: Charges,
+) -> Settlement | bool:
     """A settlement, or whether something was filled at all."""
     swaps = {intent.digest: intent.swap for intent in intents}
     fees = {digest: fee for digest, fee in charges.fees.items() if digest in swaps}
     pays_all = all(intent.digest in fees for intent in intents)
-    terms = Terms(gas_value=float(charges.gas_price) if pays_all and charges.wei else 0.0)
+    gas_value = float(charges.gas_price) if pays_all and charges.priced else 0.0
     for _ in range(_RAISES):
         reduced = [found for intent in intents if (found := _reduced(intent, fees)) is not None]
-        solution = solve_batch(snapshot, reduced, terms)
+        if not reduced:
+            return False
+        solution = solve(reduced, gas_value)
         if not solution.fills:
             return False
         raised = _raised(solution, swaps, fees, charges)

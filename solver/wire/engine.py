@@ -263,7 +263,8 @@ def auction_id(value: str | int | None, pointer: str) -> str:
 class Reply(Struct, frozen=True):
     """An answer with what the ledger keeps of it. ``auction`` is empty for a quote.
 
-    ``due`` is when it must be out, in Unix seconds.
+    ``due`` is when it must be out, in Unix seconds; ``joinable`` the orders that may be solved
+    together.
     """
 
     auction: str
@@ -271,6 +272,7 @@ class Reply(Struct, frozen=True):
     body: bytes
     due: float
     left_out: tuple[str, ...] = ()
+    joinable: int = 0
 
 
 Answer = Reply | Rejection

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from solver.auctions import Question, answer
+from solver.auctions import Question, Solver, Stage
 from solver.core.types import Rejection
 from solver.wire.engine import Reply
 from tests.cow import answered, check, settings, solutions
@@ -230,6 +230,10 @@ def changed(change: Change) -> dict[str, Any]:
     return request
 
 
+def stage(profile: str) -> Stage:
+    return Stage.ALONE if profile == "full" else Stage.BASELINE
+
+
 def filled(reply: Reply) -> set[str]:
     return {trade["order"] for found in solutions(reply) for trade in found["trades"]}
 
@@ -239,7 +243,7 @@ def filled(reply: Reply) -> set[str]:
 def test_a_wrong_form_is_refused_by_name(name: str, profile: str) -> None:
     change, pointer = REFUSED[name]
     body = json.dumps(changed(change)).encode()
-    found = answer(Question(settings(profile), body, profile == "full"))
+    found = Solver().answer(Question(settings(profile), body, stage(profile)))
     assert isinstance(found, Rejection), found
     assert found.pointer.startswith(pointer), found
 
@@ -276,7 +280,7 @@ def test_what_is_odd_harms_nothing(name: str, profile: str) -> None:
     ids=lambda body: f"{len(body)} bytes",
 )  # fmt: skip
 def test_what_is_no_auction_is_refused(body: bytes) -> None:
-    found = answer(Question(settings(), body))
+    found = Solver().answer(Question(settings(), body))
     assert isinstance(found, Rejection)
     assert found.detail
 
@@ -290,13 +294,21 @@ def test_an_answer_after_the_deadline_is_empty() -> None:
 def test_it_stops_in_time() -> None:
     """The slack before the deadline, or the longest time; whichever comes first."""
     body = json.dumps(changed(top(deadline="1970-01-01T00:01:40Z"))).encode()
+    asked = Question(settings("baseline"), body)
     for now, due in ((90.0, 99.5), (10.0, 40.0)):
-        reply = answer(Question(settings("baseline"), body), lambda now=now: now)  # type: ignore[misc]
+        reply = Solver(lambda now=now: now).answer(asked)  # type: ignore[misc]
         assert isinstance(reply, Reply)
         assert reply.due == due
         assert solutions(reply)
+    moment = [10.0]
+    solver = Solver(lambda: moment[0])
+    for now, due in ((10.0, 40.0), (50.0, 80.0)):  # the same bytes again have their time again
+        moment[0] = now
+        reply = solver.answer(asked)
+        assert isinstance(reply, Reply)
+        assert reply.due == due
     moments = iter([0.0, *[99.0] * 3])
-    reply = answer(Question(settings("baseline"), body), lambda: next(moments, 100.0))
+    reply = Solver(lambda: next(moments, 100.0)).answer(asked)
     assert isinstance(reply, Reply)
     assert solutions(reply) == []
 
