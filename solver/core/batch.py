@@ -257,7 +257,8 @@ def _to_integers(
 def _proposals(batch: Batch, relaxed: Plan, fair: reference.Outcome) -> list[_Proposal]:
     """What may become the batch, the largest surplus first, the reference outcome last."""
     problem = batch.problem
-    everyone = [share > program.FILLED for share in program.shares_of(problem, relaxed)]
+    filled = [share > program.FILLED for share in program.shares_of(problem, relaxed)]
+    everyone = program.together(problem, filled)
     found: list[_Proposal | None] = []
     if program.needs_binaries(problem, relaxed):
         chosen = program.choose(problem, relaxed, [True] * len(everyone))

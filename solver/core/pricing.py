@@ -242,6 +242,11 @@ class _Group(Struct, frozen=True):
     def name(self) -> str:
         return f"{self.sell.token}>{self.buy.token}"
 
+    @property
+    def scale(self) -> int:
+        """Parts of a unit in which a shared rate is stated: a small order must not round it."""
+        return 1 if len(self.exact_in) + len(self.exact_out) == 1 else 2**64
+
 
 def price(
     batch: Batch, plan: Plan, active: list[bool], gas_charge: float = 0.0
@@ -256,7 +261,10 @@ def price(
 
 
 class _Pricer:
-    """One pricing of one plan. ``_paid_in[g]`` is what group g's exact-out orders pay together."""
+    """One pricing of one plan.
+
+    ``_paid_in[g]`` is what group g's exact-out orders pay together, in the parts of its scale.
+    """
 
     def __init__(self, batch: Batch, plan: Plan, active: list[bool], gas_charge: float) -> None:
         self._batch = batch
@@ -332,7 +340,7 @@ class _Pricer:
         return sum(self._amounts[i] + self._batch.fees[i] for i in group.exact_out)
 
     def _rate_of(self, group: _Group) -> tuple[int, int]:
-        return self._out_total(group), self._paid_in[group.name]
+        return self._out_total(group) * group.scale, self._paid_in[group.name]
 
     def _sell(self, i: int, group: _Group) -> int:
         if i in group.exact_in:
@@ -444,6 +452,7 @@ class _Pricer:
         total = self._out_total(group)
         return min(
             max_sell(self._batch.intents[i].swap, self._amounts[i])
+            * group.scale
             * total
             // (self._amounts[i] + self._batch.fees[i])
             for i in group.exact_out
@@ -456,7 +465,7 @@ class _Pricer:
         sold = sum(float(self._plan.sold[i]) for i in members)
         bought = sum(float(self._plan.bought[i]) for i in members)
         wanted = sum(float(self._plan.bought[i]) for i in group.exact_out)
-        return max(1, int(wanted * sold / bought * unit))
+        return max(1, int(wanted * sold / bought * unit * group.scale))
 
     def _share_rest(self, left: dict[Node, int], rates: dict[str, tuple[int, int]]) -> None:
         """What is left at a node goes to its exact-in groups, in the plan's proportions.

@@ -152,10 +152,15 @@ def _groups(batch: Batch, seed: str) -> list[tuple[int, ...]]:
 
 
 def _variants(problem: Problem, group: Sequence[int]) -> list[tuple[int, ...]]:
-    """The whole group, then without its tightest limits, one after another."""
-    loosest_first = sorted(group, key=lambda i: (problem.orders[i].limit, i))
-    sizes = range(len(loosest_first), max(0, len(loosest_first) - _MOST_VARIANTS), -1)
-    variants = [tuple(sorted(loosest_first[:size])) for size in sizes]
-    if loosest_first[:1] and (loosest_first[0],) not in variants:
-        variants.append((loosest_first[0],))
-    return variants
+    """The whole group, then without its tightest limits, one after another.
+
+    Partial orders that ask for the same are in together, or out.
+    """
+    within = [i in group for i in range(len(problem.orders))]
+    units = [tuple(same) for same in program.alike(problem, within)]
+    paired = {i for same in units for i in same}
+    units += [(i,) for i in group if i not in paired]
+    loosest_first = sorted(units, key=lambda unit: (problem.orders[unit[0]].limit, unit))
+    sizes = [*range(len(units), max(0, len(units) - _MOST_VARIANTS), -1), 1]
+    variants = [tuple(sorted(i for unit in loosest_first[:n] for i in unit)) for n in sizes]
+    return list(dict.fromkeys(variants))

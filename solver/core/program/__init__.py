@@ -6,6 +6,7 @@ Only :mod:`.optimiser` imports the optimiser.
 
 from solver.core.program.batch import (
     FILLED,
+    alike,
     alone,
     choose,
     duals,
@@ -14,6 +15,7 @@ from solver.core.program.batch import (
     settle,
     shares_of,
     solve,
+    together,
 )
 from solver.core.program.optimiser import ProgramError
 from solver.core.program.sharing import share, uniform
@@ -21,6 +23,7 @@ from solver.core.program.sharing import share, uniform
 __all__ = [
     "FILLED",
     "ProgramError",
+    "alike",
     "alone",
     "choose",
     "duals",
@@ -30,5 +33,6 @@ __all__ = [
     "share",
     "shares_of",
     "solve",
+    "together",
     "uniform",
 ]

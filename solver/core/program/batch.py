@@ -131,11 +131,17 @@ def choose(problem: Problem, plan: Plan, active: Sequence[bool]) -> list[bool] |
         return None
     values, _ = answer
     chosen = [on and bool(values[binaries[i]] > 0.5) for i, on in enumerate(active)]
-    for group in _alike(problem, active):
-        together = any(chosen[i] for i in group)
-        for i in group:
-            chosen[i] = together
-    return chosen
+    return together(problem, chosen)
+
+
+def together(problem: Problem, chosen: Sequence[bool]) -> list[bool]:
+    """The choice with all partial orders that ask for the same as a chosen one."""
+    whole = list(chosen)
+    for group in alike(problem, [True] * len(whole)):
+        if any(whole[i] for i in group):
+            for i in group:
+                whole[i] = True
+    return whole
 
 
 def settle(problem: Problem, active: Sequence[bool], plan: Plan) -> Plan:
@@ -243,7 +249,7 @@ def _relaxed(
     return model
 
 
-def _alike(problem: Problem, active: Sequence[bool]) -> list[list[int]]:
+def alike(problem: Problem, active: Sequence[bool]) -> list[list[int]]:
     """The active partial orders that ask for the same: pair, kind and limit, and no extra row."""
     bound = {i for row in problem.rows for i in row.coefficients}
     found: dict[tuple[object, ...], list[int]] = {}
@@ -256,7 +262,7 @@ def _alike(problem: Problem, active: Sequence[bool]) -> list[list[int]]:
 
 def _pro_rata(problem: Problem, active: Sequence[bool], plan: Plan) -> Plan:
     sold, bought = plan.sold.copy(), plan.bought.copy()
-    for group in _alike(problem, active):
+    for group in alike(problem, active):
         sizes = np.array([problem.orders[i].size for i in group])
         for amounts in (sold, bought):
             amounts[group] = float(np.sum(amounts[group])) * sizes / float(np.sum(sizes))
