@@ -17,7 +17,7 @@ from solver.core import baseline, joint, winners
 from solver.core.baseline import Market, Rules, Single
 from solver.core.joint import Charges, Settlement
 from solver.core.journal import Offered
-from solver.core.routing.router import Clock
+from solver.core.routing.clock import Clock
 from solver.core.types import Intent, Rejection, TokenId
 from solver.wire import cow, engine, jsonio
 from solver.wire.engine import Answer, Reply, SolutionDocument

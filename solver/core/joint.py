@@ -25,8 +25,8 @@ from msgspec.structs import replace
 from solver.core import graph
 from solver.core.batch import Terms, is_absurd, solve_batch
 from solver.core.problem import buy_node, sell_node
+from solver.core.routing.clock import UNLIMITED, Clock
 from solver.core.routing.network import following
-from solver.core.routing.router import UNLIMITED, Clock
 from solver.core.single import solve_single
 from solver.core.types import Intent, Kind, Leg, Solution, Swap, TokenId
 from solver.core.venue import Snapshot

@@ -60,12 +60,13 @@ _DROPS = (1e-6, 1e-4, 1e-3)
 
 
 class NetRoute(Struct, frozen=True):
-    """A feasible route net of gas, in numeraire, and bounds on every route's net.
+    """A feasible route net of gas, in numeraire, and bounds on the net of every acyclic route.
 
     ``arc`` and ``used`` are as in :class:`Route`; ``gross`` arrives, ``charge`` is the gas of the
     pools used and of the settlement. Not trading is a route without arcs: all of them 0. ``nu``
-    proves ``bound`` alone; ``bound_in_set`` is the bound of the branch-and-bound tree, never above
-    it. ``stage`` is the last stage that was completed: blind, relaxed, greedy, tree or mip.
+    proves ``bound`` with the limits on what a plan can hold; ``bound_in_set`` is the bound of the
+    branch-and-bound tree, never above it. ``stage`` is the last stage that was completed: blind,
+    relaxed, greedy, tree or mip.
     """
 
     source: int
@@ -187,11 +188,9 @@ class _Search:
         gas_value: float,
         settlement: float,
         tolerance: float,
-        limited: bool = True,
     ) -> None:
         self._network = network
         self._blind = blind
-        self._limited = limited
         self._source, self._target, self._amount = blind.source, blind.target, blind.amount
         self._charge: Array = network.pool_gas * gas_value
         self._settlement = settlement * gas_value
@@ -396,10 +395,9 @@ class _Search:
 
     def _hold(self, nu: Array, bound: float) -> None:
         """Limit what a better plan can hold of each token; see the kernels' docstring."""
-        if self._limited:
-            most = (bound + self._blind.bound - self._best.net) * (1.0 + 1e-9)
-            known = (nu > 1e-9) & (most < inf)
-            self._limit[known] = np.minimum(self._limit[known], most / nu[known])
+        most = (bound + self._blind.bound - self._best.net) * (1.0 + 1e-9)
+        known = (nu > 1e-9) & (most < inf)
+        self._limit[known] = np.minimum(self._limit[known], most / nu[known])
 
     def _keep_bound(self, relaxed: _Relaxed) -> None:
         if relaxed.bound < self._bound:
