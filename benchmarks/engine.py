@@ -7,6 +7,7 @@ from msgspec.structs import replace
 
 from benchmarks.exact import FREE, Answer, Gas, base_units, of_replay
 from solver.core.routing.charges import net_of_gas
+from solver.core.routing.execution import execute
 from solver.core.routing.network import Network
 from solver.core.routing.orders import Purchase, buy_exactly
 from solver.core.routing.replay import Replay, replay
@@ -44,7 +45,8 @@ def solve(
     answer = None
     if len(route.arc):
         given = base_units(network, source, amount)
-        answer = of_replay(network, target, given, replay(network, route, given), gas)
+        done = execute(network, route, given, gas.price, after)
+        route, answer = done.route, of_replay(network, target, given, done.replay, gas)
     return Solved(route, answer, after)
 
 

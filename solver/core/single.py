@@ -20,6 +20,7 @@ from solver.core.problem import MOST_RATE, Batch, Plan, buy_node, normalise, sel
 from solver.core.routing.arbitrage import Yield, exhibit
 from solver.core.routing.charges import net_of_gas
 from solver.core.routing.clock import UNLIMITED, Clock
+from solver.core.routing.execution import execute
 from solver.core.routing.network import Network
 from solver.core.routing.orders import buy_exactly, sell_down_to
 from solver.core.routing.router import ARBITRAGE, Route, fair_prices, find_route
@@ -132,24 +133,29 @@ def _find(intent: Intent, ask: Ask, gas_value: float, network: Network, clock: C
         route, bound = sale.route, sale.surplus_bound
         bought = _bought(route, ask, ask.size)
         return Found(route, route, route.amount, bought, bound, bound, route.unearned, 1.0)
-    route = _whole_sale(ask, gas_value, network, clock)
+    amount = intent.remaining
+    route = _whole_sale(ask, amount, gas_value, network, clock)
     bound = route.bound - ask.limit * ask.size
     unearned = route.unearned
     return Found(route, route, ask.size, route.value, max(0.0, bound), bound, unearned, 1.0)
 
 
-def _whole_sale(ask: Ask, gas_value: float, network: Network, clock: Clock) -> Route:
-    """The route that leaves most after gas; without gas, or where none pays for it, the plain one.
+def _whole_sale(ask: Ask, amount: int, gas_value: float, network: Network, clock: Clock) -> Route:
+    """What leaves most after gas when executed; without gas, or where none pays, the plain route.
 
-    The bound is that of the plain route: gas only lowers what can be had.
+    The bound is that of the plain route: gas and whole lots only lower what can be had.
     """
     ends = network, ask.source, ask.target
     if gas_value <= 0.0:
-        return find_route(*ends, ask.size, _TOLERANCE, None, clock)[0]
-    found = net_of_gas(*ends, ask.size, gas_value, clock=clock)
-    if len(found.arc) == 0:
-        return found.blind
-    return replace(found.blind, arc=found.arc, used=found.used, value=found.gross)
+        route, warm = find_route(*ends, ask.size, _TOLERANCE, None, clock)
+    else:
+        found = net_of_gas(*ends, ask.size, gas_value, clock=clock)
+        route, warm = found.blind, found.warm
+        if len(found.arc):
+            route = replace(route, arc=found.arc, used=found.used, value=found.gross)
+    if len(route.arc) == 0:
+        return route
+    return execute(network, route, amount, gas_value, warm, clock).route
 
 
 def _shown(intent: Intent, ask: Ask, network: Network, found: Found, clock: Clock) -> Yield:

@@ -43,6 +43,7 @@ Pools = frozenset[int]
 _SIZES = (1.0 / 16.0, 1.0 / 4.0, 1.0)
 _PER_SIZE = 40
 _HOPS = 4
+_SHARES = (0.5, 0.1)  # of the order, for one more path
 _ROUNDS = 10
 _ADDED = 60
 _PATH = 8
@@ -233,6 +234,7 @@ class _Search:
         if self._closed or stop():
             return
         self._greedy(root, stop)
+        self._polish(stop)
         self._stage = "greedy"
         if self._closed or stop():
             return
@@ -240,6 +242,7 @@ class _Search:
         if self._closed or stop():
             return
         self._mip(root)
+        self._polish(stop)
 
     def answer(self, state: Warm | None) -> NetRoute:
         """The best route and the bounds so far; not trading where nothing is worth its gas."""
@@ -262,18 +265,41 @@ class _Search:
         return min(self._tree, self._bound) - max(self._best.net, 0.0) <= self._slack
 
     def _single_paths(self) -> None:
-        """The best path of each length, with its pools solved exactly."""
+        """The best path of each length as it is, and with its pools solved exactly."""
+        for arcs in self._paths(self._amount, self._charge):
+            local = localise(self._network, arcs, self._source, self._target)
+            if local is not None:
+                self._push(arcs[local.place], local, np.ones(len(local.place)))
+                self._evaluate(frozenset(self._network.pool[arcs].tolist()))
+
+    def _paths(self, amount: float, charge: Array) -> list[IntArray]:
+        """The best path of each length for an amount."""
         network = self._network
         paths = np.empty((_HOPS, _HOPS), np.int64)
         kernel.best_paths(
             network.out_start, network.out_arc, network.tail, network.head, network.pool,
-            network.spot, self._charge, network.kind, network.par, network.table, network.rows,
-            self._source, self._target, self._amount, _HOPS, paths,
+            network.spot, charge, network.kind, network.par, network.table, network.rows,
+            self._source, self._target, amount, _HOPS, paths,
         )  # fmt: skip
-        for path in paths:
-            arcs = path[path >= 0]
-            if len(arcs):
-                self._evaluate(frozenset(network.pool[arcs].tolist()))
+        return [path[path >= 0] for path in paths if path[0] >= 0]
+
+    def _polish(self, stop: Callable[[], bool]) -> None:
+        """Leave single pools out and take paths through others in, while that pays."""
+        before = -inf
+        while self._best.net > before + 0.01 * self._slack and not self._closed and not stop():
+            before = self._best.net
+            arcs, flow = self._best.arc, self._best.used / self._amount
+            local = localise(self._network, arcs, self._source, self._target)
+            if local is not None:
+                self._thin(arcs[local.place], local, flow[local.place])
+            pools = self._chosen()
+            for k in sorted(pools):
+                self._evaluate(pools - {k})
+            others = self._charge.copy()
+            others[sorted(pools)] = inf
+            for share in _SHARES:
+                for arcs in self._paths(share * self._amount, others):
+                    self._evaluate(pools | frozenset(self._network.pool[arcs].tolist()))
 
     def _begin(self, state: Warm | None) -> None:
         """Candidates from labels whose rates are net of charges, and what the blind route used."""
@@ -701,12 +727,15 @@ class _Search:
     def _chosen(self) -> Pools:
         return frozenset(self._network.pool[self._best.arc].tolist())
 
-    def _take(self, gross: float, arcs: IntArray, used: Array) -> None:
-        """Keep a feasible flow if its net is the best so far."""
-        pools = np.unique(self._network.pool[arcs])
-        net = gross - float(np.sum(self._charge[pools]))
+    def _take(self, gross: float, arcs: IntArray, used: Array) -> float:
+        """Keep a feasible flow if its net, which is returned, is the best so far.
+
+        Every arc of it is a call that costs the gas of its pool.
+        """
+        net = gross - float(np.sum(self._charge[self._network.pool[arcs]]))
         if net > self._best.net or (len(self._best.arc) == 0 and len(arcs)):
             self._best = _Found(net, gross, arcs, used)
+        return net
 
     def _evaluate(self, pools: Pools) -> None:
         """The best flow on a set of pools, by the interior point without charges."""
@@ -737,10 +766,29 @@ class _Search:
                 break  # the levels near the money were the right ones
         flow = model.arc_flow(x)
         for threshold in _DROPS:
-            self._push(arcs, local, flow, flow > threshold)
+            self._push(arcs, local, np.where(flow > threshold, flow, 0.0))
+        self._thin(arcs, local, flow)
 
-    def _push(self, arcs: IntArray, local: Local, flow: Array, kept: NDArray[np.bool_]) -> None:
+    def _thin(self, arcs: IntArray, local: Local, flow: Array) -> None:
+        """Drop calls of pools that are called more than once, the smallest first, if that pays."""
+        number = self._network.pool[arcs]
+        flow = np.where(flow > _DROPS[-1], flow, 0.0)
+        used = np.nonzero(flow)[0]
+        calls = np.bincount(number[used], minlength=len(self._charge))
+        best = self._push(arcs, local, flow)
+        for a in used[np.argsort(flow[used], kind="stable")]:
+            if calls[number[a]] > 1:
+                fewer = flow.copy()
+                fewer[a] = 0.0
+                net = self._push(arcs, local, fewer)
+                if net > best:
+                    best, flow = net, fewer
+                    calls[number[a]] -= 1
+
+    def _push(self, arcs: IntArray, local: Local, flow: Array) -> float:
+        """Make a route of flows and keep it if it is the best; its net, −∞ if nothing arrives."""
         network, joint, tokens = self._network, self._network.joint, len(local.tokens)
+        kept = flow > 0.0
         prune(local.tail, local.head, tokens, 0, 1, kept)
         order = order_tokens(local.tail, local.head, tokens, 0, kept, flow)
         prune(local.tail, local.head, tokens, 0, 1, kept)
@@ -757,7 +805,8 @@ class _Search:
             rank = np.empty(tokens, np.int64)
             rank[order] = np.arange(len(order))
             there = there[np.argsort(rank[local.tail[there]], kind="stable")]
-            self._take(gross, arcs[there], used[there])
+            return self._take(gross, arcs[there], used[there])
+        return -inf
 
 
 def _open(relaxed: _Relaxed, least: float) -> Pools:

@@ -185,6 +185,11 @@ class Network:
         return changed
 
     @property
+    def prices(self) -> Mapping[TokenId, float]:
+        """Reference prices, numeraire per base unit."""
+        return self._prices
+
+    @property
     def by_id(self) -> dict[str, Pool]:
         """The pools as they are now."""
         return {pool.id: pool for pool in self.pools}
@@ -192,6 +197,10 @@ class Network:
     def takes(self, pools: Sequence[Pool], prices: Mapping[TokenId, float]) -> bool:
         """Whether these are the same pools, states apart, at the same reference prices."""
         return self._all == tuple(pool.id for pool in pools) and self._prices == dict(prices)
+
+    def curves(self, number: int) -> tuple[Arc, ...]:
+        """What the arcs of a pool are made of, in their order."""
+        return self._held[number]
 
     def rates(self, size: float) -> Array:
         """f(s)/s of every arc at the grid size nearest to ``size`` (a factor of two apart)."""

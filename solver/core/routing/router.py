@@ -32,6 +32,7 @@ from solver.core.routing.joint import gaining_pairs, joint_total
 from solver.core.routing.labels import fewest_hops, select
 from solver.core.routing.model import Local, build_model, localise
 from solver.core.routing.network import Network
+from solver.core.routing.perspective import best_paths
 from solver.core.routing.whole import Question, fair_yield, settle, solve_part, solve_whole
 
 _SIZES = (1.0 / 64.0, 1.0 / 8.0, 1.0)
@@ -46,6 +47,7 @@ _MOVED = 1e-6  # of the order: what a joint pool takes that is moved by it
 _THRESHOLDS = (1e-6, 3e-5, 5e-4)
 _VISITS = 40
 _WARM_ROUNDS = 6
+_HOPS = 4  # of single paths
 _IDLE = 2  # rounds in which nothing changes, after which nothing will
 _FINEST = 1e-5  # of the tolerance: the accuracy of the interior point in the last rounds
 _GROWTH = 2.5  # how much longer than the last a round may take
@@ -304,6 +306,22 @@ class _Search:
             alone = solve_part(network, question, plan.prices, part, amount, self._clock)
             if alone is not None:
                 self._take(pair_flows(network, alone) / amount)
+        self._take_paths()
+
+    def _take_paths(self) -> None:
+        """The best single paths: a row of tokens in the manner of arbitrage may have none."""
+        network = self._network
+        paths = np.empty((_HOPS, _HOPS), np.int64)
+        best_paths(
+            network.out_start, network.out_arc, network.tail, network.head, network.pool,
+            network.spot, np.zeros(len(network.pools)), network.kind, network.par, network.table,
+            network.rows, self._source, self._target, self._amount, _HOPS, paths,
+        )  # fmt: skip
+        for path in paths:
+            if path[0] >= 0:
+                flow = np.zeros(network.arc_count)
+                flow[path[path >= 0]] = 1.0
+                self._take(flow)
 
     def _take(self, flow: Array) -> None:
         """Make a route of flows per arc of the network, in units of the order."""
