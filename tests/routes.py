@@ -262,7 +262,7 @@ def _joint_gain(arcs: Sequence[Arc], prices: dict[TokenId, float]) -> float:
         assert isinstance(first, StableArc)
         index = {arc.token_in: arc.index_in for arc in arcs if isinstance(arc, StableArc)}
         balances = np.array([first.balances[index[coin]] for coin in coins])
-        d = curves.stable_invariant(first.balances, first.ann)
+        d = kernels.stable_invariant(np.array(first.balances), first.ann)
         excess = (sum(first.balances) - d + d / first.ann) / balances.sum()
         share = balances / balances.sum()
         gamma_in, gamma_out = 1.0 - first.fee_in, 1.0 - first.fee_out

@@ -5,8 +5,6 @@ The closed forms are in :mod:`solver.core.kernels`; here they are vectorised ove
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
@@ -122,41 +120,20 @@ def _ticks(arc: TicksArc) -> list[Level]:
     return found
 
 
-@lru_cache(maxsize=64)  # every pair of a pool asks for the same one
-def stable_invariant(balances: tuple[float, ...], ann: float) -> float:
-    """D of Ann·Σx + D = Ann·D + D^(n+1)/(n^n·Πx), by Newton from Σx."""
-    n = len(balances)
-    total = sum(balances)
-    d = total
-    for _ in range(255):
-        power = d
-        for balance in balances:
-            power = power * d / (n * balance)
-        following = (ann * total + n * power) * d / ((ann - 1.0) * d + (n + 1) * power)
-        if abs(following - d) <= 1e-15 * d:
-            return following
-        d = following
-    return d
+def is_curved(arc: StableArc) -> bool:
+    """Whether the invariant has a solution: no coin is missing."""
+    return min(arc.balances) > 0.0 and arc.ann > 0.0
 
 
 def stable_numbers(arc: StableArc) -> tuple[float, ...] | None:
     """The six numbers of a STABLE level, or None for a pool with an empty coin."""
-    if min(arc.balances) <= 0.0 or arc.ann <= 0.0:
+    if not is_curved(arc):
         return None
-    n = len(arc.balances)
-    d = stable_invariant(arc.balances, arc.ann)
-    others, constant = 0.0, d / arc.ann
-    for k, balance in enumerate(arc.balances):
-        constant *= d / n
-        if k not in (arc.index_in, arc.index_out):
-            others += balance
-            constant /= balance
-    q = others + d / arc.ann - d
-    z = arc.balances[arc.index_in]
-    y = kernels.stable_other(z, q, constant)
     gamma_in = arc.scales[arc.index_in] * (1.0 - arc.fee_in)
     gamma_out = (1.0 - arc.fee_out) / arc.scales[arc.index_out]
-    return (z, y, gamma_in, gamma_out, q, constant)
+    return kernels.stable_numbers(
+        np.array(arc.balances), arc.ann, arc.index_in, arc.index_out, gamma_in, gamma_out
+    )
 
 
 def packed(rows: list[Level]) -> tuple[KindArray, Array, Array]:

@@ -58,6 +58,42 @@ def stable_given(y0: float, z0: float, d: float, q: float, k: float) -> float:
 
 
 @compiled
+def stable_invariant(balances: Array, ann: float) -> float:
+    """D of Ann·Σx + D = Ann·D + D^(n+1)/(n^n·Πx), by Newton from Σx."""
+    n = len(balances)
+    total = 0.0
+    for balance in balances:
+        total += balance
+    d = total
+    for _ in range(255):
+        power = d
+        for balance in balances:
+            power *= d / (n * balance)
+        following = (ann * total + n * power) * d / ((ann - 1.0) * d + (n + 1) * power)
+        if abs(following - d) <= 1e-15 * d:
+            return following
+        d = following
+    return d
+
+
+@compiled
+def stable_numbers(
+    balances: Array, ann: float, i: int, o: int, gamma_in: float, gamma_out: float
+) -> tuple[float, float, float, float, float, float]:
+    """The six numbers of a STABLE level from coin i to coin o; no balance may be 0."""
+    n = len(balances)
+    d = stable_invariant(balances, ann)
+    others, k = 0.0, d / ann
+    for c in range(n):
+        k *= d / n
+        if c not in (i, o):
+            others += balances[c]
+            k /= balances[c]
+    q = others + d / ann - d
+    return balances[i], stable_other(balances[i], q, k), gamma_in, gamma_out, q, k
+
+
+@compiled
 def level_output(kind: int, p: Array, x: float) -> float:
     """f(x)."""
     if kind == LINEAR:

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 from solver.core import curves
 from solver.core.curves import Arcs, Array, IntArray
 from solver.core.graph import ESCROW, NOW, Graph, Node
-from solver.core.routing.coins import coins_of
+from solver.core.routing.coins import Coins
 from solver.core.types import BPS, Intent, Kind, TokenId
 
 MOST_RATE = 10.0
@@ -200,12 +200,13 @@ def _joints(graph: Graph, kept: IntArray, unit: Array) -> tuple[JointPool, ...]:
         arcs = graph.joints[name]
         if len(places) < len(arcs):
             continue
-        coins, _, excess = coins_of(arcs, index, unit)
-        if coins:
-            rows = np.array(coins)
-            reserve, weight, into, out = (np.ascontiguousarray(rows[:, k]) for k in range(1, 5))
-            token = rows[:, 0].astype(np.int64)
-            found.append(JointPool(np.array(places), token, reserve, weight, into, out, excess))
+        coins = Coins([arcs], index, unit)
+        found.append(
+            JointPool(
+                np.array(places), coins.token, coins.reserve, coins.weight, coins.into, coins.out,
+                float(coins.excess[0]),
+            )
+        )  # fmt: skip
     return tuple(found)
 
 

@@ -97,7 +97,7 @@ def improved(seed: int) -> int:
         assert done.replay.amount_out >= plain.amount_out
         assert done.replay.amount_in <= amount
         assert done.replay.amount_out <= route.bound * float(network.unit[target]) * (1.0 + 1e-9)
-        state = dict(network.by_id)
+        state = {pool.id: pool for pool in network.pools}
         for leg in done.replay.legs:
             step = state[leg.pool].swap(leg.token_in, leg.token_out, leg.amount_in, Exact.IN)
             assert (step.amount_in, step.amount_out) == (leg.amount_in, leg.amount_out)

@@ -6,7 +6,7 @@ To the kinds of :mod:`solver.core.kernels` come two with a table of rows (start,
            numbers: u now, γ, base units in, base units out, in and out at u
     STEPS  start = input, depth = slope, in/out = cumulative amounts in numeraire
 
-``table[a]`` is (offset, rows, piece at u or room for rows). On u see
+``table[a]`` is (offset, rows, piece at u). On u see
 :class:`solver.core.venue.TickTable`.
 
 """

@@ -22,7 +22,15 @@ from math import inf, log
 import numpy as np
 
 from solver.core.jit import compiled
-from solver.core.kernels import LOG, Array, IntArray, KindArray, stable_given, stable_other
+from solver.core.kernels import (
+    LOG,
+    Array,
+    IntArray,
+    KindArray,
+    stable_given,
+    stable_invariant,
+    stable_other,
+)
 
 
 @compiled
@@ -274,31 +282,12 @@ def gaining_pairs(
 
 
 @compiled
-def stable_d(balance: Array, ann: float) -> float:
-    """D of the stable invariant, by Newton from the sum of the balances."""
-    n = len(balance)
-    total = 0.0
-    for c in range(n):
-        total += balance[c]
-    d = total
-    for _ in range(255):
-        power = d
-        for c in range(n):
-            power *= d / (n * balance[c])
-        following = (ann * total + n * power) * d / ((ann - 1.0) * d + (n + 1) * power)
-        if abs(following - d) <= 4e-16 * d:
-            return following
-        d = following
-    return d
-
-
-@compiled
 def pair_output(state: Array, weight: Array, ann: float, i: int, j: int, n: float) -> float:
     """What coin j gives for n of coin i after the fee, both in their units, at ``state``."""
     if ann <= 0.0:
         return -state[j] * np.expm1(-weight[i] / weight[j] * np.log1p(n / state[i]))
     count = len(state)
-    d = stable_d(state, ann)
+    d = stable_invariant(state, ann)
     others, constant = 0.0, d / ann
     for c in range(count):
         constant *= d / count

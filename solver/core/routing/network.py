@@ -17,36 +17,16 @@ from numpy.typing import NDArray
 
 from solver.core import curves
 from solver.core.graph import sample
-from solver.core.kernels import (
-    LINEAR,
-    PRODUCT,
-    STABLE,
-    WEIGHTED,
-    WIDTH,
-    Array,
-    IntArray,
-    KindArray,
-)
+from solver.core.kernels import Array, IntArray
 from solver.core.routing import arcs as kernel
-from solver.core.routing.arcs import STEPS, TICKS, Table
-from solver.core.routing.coins import coins_of
+from solver.core.routing.arcs import Table
+from solver.core.routing.coins import Coins, is_joint
+from solver.core.routing.sheet import Sheet
 from solver.core.routing.sparse import System
 from solver.core.types import TokenId
-from solver.core.venue import (
-    Arc,
-    ConstantProductArc,
-    DeclaresArcs,
-    LevelsArc,
-    Pool,
-    StableArc,
-    StatesRoutes,
-    TicksArc,
-    TickTable,
-    WeightedArc,
-)
+from solver.core.venue import Arc, DeclaresArcs, Pool, StableArc, StatesRoutes
 
 IndexArray = NDArray[np.int32]
-_ROOM = 4  # levels that a book may grow by before its rows move
 _MOST_SCALE = 1e6  # prices in terms of a token that is worth less say nothing
 
 
@@ -81,68 +61,58 @@ class Network:
     """
 
     def __init__(self, pools: Sequence[Pool], prices: Mapping[TokenId, float]) -> None:
-        self.tokens: list[TokenId] = []
         self.index: dict[TokenId, int] = {}
         self.pools: list[Pool] = []
         self.assumed: dict[str, None] = {}
-        self._declares: dict[type[Pool], bool] = {}
-        self._pooled: list[tuple[int, int, float, float, float, float]] = []
-        self._stable: list[tuple[float, ...]] = []
-        self._ticks: list[tuple[int, float, float]] = []
+        self._declares: dict[type[Pool], bool | None] = {}
         self._prices = dict(prices)
-        self._whole = all(self._is_priced(token) for pool in pools for token in pool.tokens)
-        self._all = tuple(pool.id for pool in pools)
-        if len(set(self._all)) < len(self._all):  # its depth would count twice
-            twice = next(name for k, name in enumerate(self._all) if name in self._all[:k])
+        tokens = {token for pool in pools for token in pool.tokens}
+        self._whole = all(self._is_priced(token) for token in tokens)
+        self._given = {pool.id: pool for pool in pools}
+        if len(self._given) < len(pools):  # its depth would count twice
+            names = [pool.id for pool in pools]
+            twice = next(name for k, name in enumerate(names) if name in names[:k])
             raise ValueError(f"{twice} is there twice")
-        self._pool_index: dict[str, int] = {}
-        self._tables = _Tables()
-        rows = [
-            (pool, arcs)
-            for pool in pools
-            if not isinstance(pool, StatesRoutes) and (arcs := self._priced(pool))
-        ]
-        count = sum(len(arcs) for _, arcs in rows)
-        self.tail: IndexArray = np.empty(count, np.int32)
-        self.head: IndexArray = np.empty(count, np.int32)
-        self.pool: IndexArray = np.empty(count, np.int32)
-        self.kind: KindArray = np.empty(count, np.int8)
-        self.par: Array = np.zeros((count, WIDTH))
-        self.table: IntArray = np.zeros((count, 3), np.int64)
-        self.first_arc: IntArray = np.empty(len(rows) + 1, np.int64)
-        self.pool_gas: Array = np.empty(len(rows))
+        self._number: dict[str, int] = {}
         self._held: list[tuple[Arc, ...]] = []
-        position = 0
-        for number, (pool, arcs) in enumerate(rows):
+        tail: list[int] = []
+        head: list[int] = []
+        first = [0]
+        for pool in pools:
+            arcs = self._priced(pool)
+            if not arcs:
+                continue
+            self._number[pool.id] = len(self.pools)
             self.pools.append(pool)
-            self._pool_index[pool.id] = number
-            self.first_arc[number] = position
-            self.pool_gas[number] = max(arc.gas for arc in arcs)
-            for arc in arcs:
-                self.tail[position] = self._token(arc.token_in)
-                self.head[position] = self._token(arc.token_out)
-                self.pool[position] = number
-                position += 1
             self._held.append(arcs)
-        self.first_arc[len(rows)] = position
+            for arc in arcs:
+                tail.append(self.index.setdefault(arc.token_in, len(self.index)))
+                head.append(self.index.setdefault(arc.token_out, len(self.index)))
+            first.append(len(tail))
+        self.tokens: list[TokenId] = list(self.index)
+        self.tail: IndexArray = np.array(tail, np.int32)
+        self.head: IndexArray = np.array(head, np.int32)
+        self.first_arc: IntArray = np.array(first, np.int64)
+        self.pool: IndexArray = np.repeat(
+            np.arange(len(self.pools), dtype=np.int32), np.diff(self.first_arc)
+        )
+        self.pool_gas: Array = np.array([_gas(arcs) for arcs in self._held], float)
         self.unit: Array = np.array([1.0 / prices[token] for token in self.tokens])
-        for number in range(len(rows)):
-            self._place(number, self._held[number], placed=False)
-        self._write()
-        self.joint = Joints(self)
-        for number in range(len(rows)):
-            self.joint.add(number, self._held[number])
-        self.joint.close()
-        self.spot = np.empty(count)
+        self._sheet = Sheet(self.unit[self.tail], self.unit[self.head])
+        self.kind, self.par, self.table = self._sheet.kind, self._sheet.par, self._sheet.table
+        self._sheet.write(zip(first, self._held, strict=False))
+        self.joint = Joints(self, self._held)
+        self.spot: Array = np.empty(len(tail))
         self._adjacency()
-        self._rates: dict[int, Array] = {}
+        self._rates: dict[int, tuple[Array, int]] = {}
+        self._written: IntArray = np.zeros(len(tail), np.int64)
         self.block = 0
         # what :mod:`whole` and :mod:`arbitrage` remember; the yields by token are of this block
         self.system: System | None = None
         self.settled: Settled | None = None
         self.yields: dict[int, object] = {}
         self.fair_yield: float | None = None
-        self._refresh(np.arange(count))
+        self._refresh(np.arange(len(tail)))
 
     @property
     def arc_count(self) -> int:
@@ -152,35 +122,42 @@ class Network:
     @property
     def rows(self) -> Table:
         """The tables of all TICKS and STEPS arcs."""
-        return self._tables.rows
+        return self._sheet.rows
 
     def update(self, pools: Iterable[Pool]) -> IntArray:
         """Take over moved pools; their arcs are returned.
 
-        A pool that is new, or has other arcs than before, needs a new network: KeyError.
+        A pool that is new, or has other arcs than before, needs a new network: KeyError, and this
+        one is as it was.
         """
-        moved: list[int] = []
-        for pool in pools:
-            number = self._pool_index[pool.id]
+        given = {pool.id: pool for pool in pools}
+        moved: dict[int, tuple[Arc, ...]] = {}
+        for name, pool in given.items():
             arcs = self._priced(pool)
-            if len(arcs) != len(self._held[number]):
-                raise KeyError(f"{pool.id} has other arcs than before")
-            self.pools[number] = pool
-            moved.append(number)
-            self._place(number, arcs, placed=True)
-            if self.joint.of_pool[number] >= 0:
-                self.joint.update(number, arcs)
-            self._held[number] = arcs
+            number = self._number.get(name, -1)
+            before = self._held[number] if number >= 0 else ()
+            if name not in self._given or not _are_alike(arcs, before):
+                raise KeyError(f"{name} has other arcs than before")
+            if arcs:
+                moved[number] = arcs
+        self._given.update(given)
         if not moved:
             return np.empty(0, np.int64)
+        for number, arcs in moved.items():
+            self.pools[number] = given[self.pools[number].id]
+            self._held[number] = arcs
+        numbers = np.fromiter(moved, np.int64, len(moved))
+        first, joint = self.first_arc[numbers], self.joint.of_pool[numbers]
+        self.pool_gas[numbers] = [_gas(arcs) for arcs in moved.values()]
+        self._sheet.write(zip(first.tolist(), moved.values(), strict=True))
+        self.joint.write(
+            (j, arcs) for j, arcs in zip(joint.tolist(), moved.values(), strict=True) if j >= 0
+        )
         self.block += 1
         self.yields.clear()
         self.fair_yield = None
-        self._write()
-        touched = np.zeros(self.arc_count, np.bool_)
-        for number in moved:
-            touched[self.first_arc[number] : self.first_arc[number + 1]] = True
-        changed = np.nonzero(touched)[0]
+        changed = np.sort(_spans(first, self.first_arc[numbers + 1]))
+        self._written[changed] = self.block
         self._refresh(changed)
         return changed
 
@@ -189,28 +166,39 @@ class Network:
         """Reference prices, numeraire per base unit."""
         return self._prices
 
-    @property
-    def by_id(self) -> dict[str, Pool]:
-        """The pools as they are now."""
-        return {pool.id: pool for pool in self.pools}
+    def moved(self, pools: Sequence[Pool], prices: Mapping[TokenId, float]) -> list[Pool] | None:
+        """Those of a later snapshot's pools that are not as they were; None for other pools.
 
-    def takes(self, pools: Sequence[Pool], prices: Mapping[TokenId, float]) -> bool:
-        """Whether these are the same pools, states apart, at the same reference prices."""
-        return self._all == tuple(pool.id for pool in pools) and self._prices == dict(prices)
+        Other reference prices, too, make another network. A pool that is the same object, or equal,
+        has not moved.
+        """
+        if len(pools) != len(self._given) or self._prices != prices:
+            return None
+        moved = []
+        for (name, before), pool in zip(self._given.items(), pools, strict=True):
+            if pool is not before:
+                if pool.id != name:
+                    return None
+                if pool != before:
+                    moved.append(pool)
+        return moved
 
     def curves(self, number: int) -> tuple[Arc, ...]:
         """What the arcs of a pool are made of, in their order."""
         return self._held[number]
 
     def rates(self, size: float) -> Array:
-        """f(s)/s of every arc at the grid size nearest to ``size`` (a factor of two apart)."""
+        """f(s)/s of every arc at the grid size nearest to ``size`` (a factor of two apart).
+
+        What an earlier block knew at this size is kept for the arcs that have not moved since.
+        """
         step = round(float(np.log2(size)))
-        if step not in self._rates:
-            found = np.empty(self.arc_count)
-            every = np.arange(self.arc_count)
-            kernel.rates(self.kind, self.par, self.table, self.rows, every, 2.0**step, found)
-            self._rates[step] = found
-        return self._rates[step]
+        found, block = self._rates.get(step, (np.empty(self.arc_count), -1))
+        if block < self.block:
+            stale = np.nonzero(self._written > block)[0]
+            kernel.rates(self.kind, self.par, self.table, self.rows, stale, 2.0**step, found)
+            self._rates[step] = found, self.block
+        return found
 
     def only(self, kept: NDArray[np.bool_]) -> Network:
         """The same network as if it had only some of its arcs; it sees no later blocks."""
@@ -221,10 +209,15 @@ class Network:
         self._rates.clear()
 
     def _priced(self, pool: Pool) -> tuple[Arc, ...]:
+        """The arcs between tokens with a price; none of a bridge, which pays only later."""
         kind = type(pool)
         if kind not in self._declares:
-            self._declares[kind] = isinstance(pool, DeclaresArcs)
-        if self._declares[kind]:
+            bridge = isinstance(pool, StatesRoutes)
+            self._declares[kind] = None if bridge else isinstance(pool, DeclaresArcs)
+        declares = self._declares[kind]
+        if declares is None:
+            return ()
+        if declares:
             arcs: Sequence[Arc] = pool.arcs()  # type: ignore[attr-defined]  # just asked for
         else:
             arcs = sample(pool)
@@ -237,63 +230,6 @@ class Network:
 
     def _is_priced(self, token: TokenId) -> bool:
         return 0.0 < self._prices.get(token, 0.0) < inf
-
-    def _token(self, token: TokenId) -> int:
-        if token not in self.index:
-            self.index[token] = len(self.tokens)
-            self.tokens.append(token)
-        return self.index[token]
-
-    def _place(self, number: int, arcs: tuple[Arc, ...], placed: bool) -> None:
-        """Note what :meth:`_write` is to write for the arcs of one pool."""
-        a = int(self.first_arc[number])
-        held = self._held[number]
-        for k, arc in enumerate(arcs):
-            if isinstance(arc, ConstantProductArc):
-                self._pooled.append((a, PRODUCT, arc.reserve_in, arc.reserve_out, arc.fee, 0.0))
-            elif isinstance(arc, WeightedArc):
-                ratio = arc.weight_in / arc.weight_out
-                self._pooled.append((a, WEIGHTED, arc.reserve_in, arc.reserve_out, arc.fee, ratio))
-            elif isinstance(arc, StableArc):
-                numbers = curves.stable_numbers(arc)
-                self._stable.append((a, *(numbers or (0.0,) * WIDTH)))
-            elif isinstance(arc, TicksArc):
-                before = held[k] if k < len(held) else None
-                if not (isinstance(before, TicksArc) and before.table is arc.table and placed):
-                    self.table[a, :2] = self._tables.ticks(arc.table)
-                self._ticks.append((a, arc.start, 1.0 - arc.fee))
-            else:
-                ends = float(self.unit[self.tail[a]]), float(self.unit[self.head[a]])
-                self.kind[a] = STEPS
-                self.table[a] = self._tables.steps(arc, *ends, self.table[a])
-            a += 1
-
-    def _write(self) -> None:
-        """Write what was noted, in the network's units, kind by kind."""
-        if self._pooled:
-            rows = np.array(self._pooled, float)
-            a = rows[:, 0].astype(np.int64)
-            self.kind[a] = rows[:, 1]
-            self.par[a, 0] = rows[:, 2] / self.unit[self.tail[a]]
-            self.par[a, 1] = rows[:, 3] / self.unit[self.head[a]]
-            self.par[a, 2] = 1.0 - rows[:, 4]
-            self.par[a, 3] = rows[:, 5]
-        if self._stable:
-            rows = np.array(self._stable)
-            a = rows[:, 0].astype(np.int64)
-            # no numbers, no curve: a linear arc of slope 0
-            self.kind[a] = np.where(rows[:, 1] > 0.0, STABLE, LINEAR)
-            self.par[a] = rows[:, 1:]
-            self.par[a, 2] *= self.unit[self.tail[a]]
-            self.par[a, 3] /= self.unit[self.head[a]]
-        if self._ticks:
-            rows = np.array(self._ticks)
-            a = rows[:, 0].astype(np.int64)
-            self.kind[a] = TICKS
-            self.par[a, :2] = rows[:, 1:]
-            self.par[a, 2] = self.unit[self.tail[a]]
-            self.par[a, 3] = self.unit[self.head[a]]
-        self._pooled, self._stable, self._ticks = [], [], []
 
     def _adjacency(self) -> None:
         count = len(self.tokens)
@@ -311,8 +247,6 @@ class Network:
             self.kind, self.par, self.table, self.rows, changed,
             self.spot, self.in_spot, self.in_place,
         )  # fmt: skip
-        for step, cached in self._rates.items():
-            kernel.rates(self.kind, self.par, self.table, self.rows, changed, 2.0**step, cached)
 
 
 class _Part(Network):
@@ -335,122 +269,67 @@ def following(
 ) -> Network:
     """The network of a snapshot: ``before`` with its moved pools taken over, or a new one.
 
-    A pool that is the same object, or equal, has not moved.
+    Whoever still reads ``before`` sees it change.
     """
-    if before is not None and before.takes(pools, prices):
-        known = before.by_id
-        moved = [pool for pool in pools if pool.id in known and known[pool.id] != pool]
-        try:
-            before.update(moved)
-        except KeyError:
-            return Network(pools, prices)
-        return before
-    return Network(pools, prices)
+    moved = before.moved(pools, prices) if before is not None else None
+    if before is None or moved is None:
+        return Network(pools, prices)
+    try:
+        before.update(moved)
+    except KeyError:
+        return Network(pools, prices)
+    return before
 
 
-class Joints:
-    """Pools of three or more coins, coin by coin; see :mod:`solver.core.routing.joint`.
+def _spans(first: IntArray, end: IntArray) -> IntArray:
+    """All of first[k]…end[k] − 1, one span after the other."""
+    count = end - first
+    return np.repeat(end - np.cumsum(count), count) + np.arange(int(count.sum()))
 
-    ``of_pool[p]`` is the joint pool of pool p or −1, ``pool_of[j]`` the way back; j's coins are
-    start[j]…start[j + 1]. In the invariant's units a coin has ``reserve``; one numeraire paid in is
-    ``gross`` units, ``into`` after the fee; one unit taken out is ``out`` numeraire. ``excess`` is
-    E, 0 for a weighted pool.
-    ``coin_in[a]`` and ``coin_out[a]`` are the coins of arc a, −1 for arcs of other pools.
+
+def _gas(arcs: Sequence[Arc]) -> int:
+    return max([arc.gas for arc in arcs])
+
+
+def _are_alike(arcs: Sequence[Arc], before: Sequence[Arc]) -> bool:
+    """Whether arcs can be written over others: of the same kinds, between the same coins."""
+    if len(arcs) != len(before):
+        return False
+    for arc, old in zip(arcs, before, strict=True):
+        if (
+            type(arc) is not type(old)
+            or arc.token_in != old.token_in
+            or arc.token_out != old.token_out
+        ):
+            return False
+        if type(arc) is StableArc and type(old) is StableArc:
+            now, then = (
+                (side.index_in, side.index_out, len(side.balances), curves.is_curved(side))
+                for side in (arc, old)
+            )
+            if now != then:
+                return False
+    return True
+
+
+class Joints(Coins):
+    """The pools of three or more coins of a network.
+
+    ``of_pool[p]`` is the joint pool of pool p or −1, ``pool_of[j]`` the way back. ``coin_in[a]``
+    and ``coin_out[a]`` are the coins of arc a, −1 for arcs of other pools.
     """
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
-        self._rows: list[list[float]] = []
-        self._starts: list[int] = [0]
-        self._kinds: list[tuple[float, float]] = []  # Ann and E
-        self.of_pool: IntArray = np.full(len(network.pools), -1, np.int64)
-
-    def add(self, number: int, arcs: tuple[Arc, ...]) -> None:
-        """Take a pool in if it has more than two coins behind one state."""
-        if len(arcs) < 3 or not all(isinstance(arc, WeightedArc | StableArc) for arc in arcs):
-            return
-        coins, ann, excess = coins_of(arcs, self._network.index, self._network.unit)
-        if coins:
-            self.of_pool[number] = len(self._kinds)
-            self._rows += coins
-            self._starts.append(len(self._rows))
-            self._kinds.append((ann, excess))
-
-    def close(self) -> None:
-        """Lists to arrays."""
-        rows = np.array(self._rows).reshape(len(self._rows), 6)
-        self.start: IntArray = np.array(self._starts, np.int64)
-        self.token: IntArray = rows[:, 0].astype(np.int64)
-        self.reserve, self.weight, self.into, self.out, self.gross = (
-            np.ascontiguousarray(rows[:, k]) for k in range(1, 6)
-        )
-        kinds = np.array(self._kinds).reshape(len(self._kinds), 2)
-        self.ann, self.excess = np.ascontiguousarray(kinds[:, 0]), kinds[:, 1].copy()
-        network = self._network
-        self.pool_of: IntArray = np.nonzero(self.of_pool >= 0)[0]
+    def __init__(self, network: Network, pools: Sequence[tuple[Arc, ...]]) -> None:
+        joint = [number for number, arcs in enumerate(pools) if is_joint(arcs)]
+        super().__init__([pools[number] for number in joint], network.index, network.unit)
+        self.pool_of: IntArray = np.array(joint, np.int64)
+        self.of_pool: IntArray = np.full(len(pools), -1, np.int64)
+        self.of_pool[self.pool_of] = np.arange(len(joint))
         self.coin_in: IntArray = np.full(network.arc_count, -1, np.int64)
         self.coin_out: IntArray = np.full(network.arc_count, -1, np.int64)
-        for number in self.pool_of:
-            first = int(self.start[self.of_pool[number]])
-            coins = self.token[first : self.start[self.of_pool[number] + 1]].tolist()
+        for j, number in enumerate(joint):
+            first = int(self.start[j])
+            coins = self.token[first : self.start[j + 1]].tolist()
             for a in range(network.first_arc[number], network.first_arc[number + 1]):
                 self.coin_in[a] = first + coins.index(network.tail[a])
                 self.coin_out[a] = first + coins.index(network.head[a])
-
-    def update(self, number: int, arcs: tuple[Arc, ...]) -> None:
-        """The state of a moved pool."""
-        j = self.of_pool[number]
-        if j >= 0:
-            coins, _, self.excess[j] = coins_of(arcs, self._network.index, self._network.unit)
-            for c, row in zip(range(self.start[j], self.start[j + 1]), coins, strict=True):
-                self.reserve[c] = row[1]
-                self.into[c], self.out[c], self.gross[c] = row[3:]
-
-
-class _Tables:
-    """Rows of ticks and levels in one array that grows; a static tick table is stored once."""
-
-    def __init__(self) -> None:
-        self._filled = 0
-        self._known: dict[int, tuple[int, TickTable]] = {}
-        self.rows: Table = np.zeros((1024, 4))
-
-    def ticks(self, table: TickTable) -> tuple[int, int]:
-        """Offset and number of rows of a tick table."""
-        if id(table) not in self._known:
-            edges, depth = table.edges, table.liquidity
-            rows = np.zeros((len(edges), 4))
-            rows[:, 0] = edges
-            rows[:-1, 1] = depth
-            rows[1:, 2] = np.cumsum(depth * np.diff(edges))
-            rows[1:, 3] = np.cumsum(depth * -np.diff(1.0 / edges))
-            self._known[id(table)] = (self._append(rows, len(rows)), table)
-        return self._known[id(table)][0], len(table.edges)
-
-    def steps(
-        self, arc: LevelsArc, unit_in: float, unit_out: float, place: IntArray
-    ) -> tuple[int, int, int]:
-        """Offset, number of rows and room of a book side; written in place while it fits."""
-        rows = np.zeros((len(arc.levels) + 1, 4))
-        if arc.levels:
-            numbers = np.array(arc.levels)
-            width, rate = numbers[:, 0] / unit_in, numbers[:, 1] * (unit_in / unit_out)
-            rows[:-1, 1] = rate
-            rows[1:, 0] = rows[1:, 2] = np.cumsum(width)
-            rows[1:, 3] = np.cumsum(width * rate)
-        offset, room = int(place[0]), int(place[2])
-        if len(rows) > room:
-            room = len(rows) + _ROOM
-            return self._append(rows, room), len(rows), room
-        self.rows[offset : offset + len(rows)] = rows
-        return offset, len(rows), room
-
-    def _append(self, rows: Table, room: int) -> int:
-        offset = self._filled
-        if offset + room > len(self.rows):
-            larger = np.zeros((max(2 * len(self.rows), offset + room), 4))
-            larger[:offset] = self.rows[:offset]
-            self.rows = larger
-        self.rows[offset : offset + len(rows)] = rows
-        self._filled += room
-        return offset
