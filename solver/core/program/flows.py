@@ -11,7 +11,8 @@ from msgspec import Struct
 
 from solver.core import curves
 from solver.core.curves import Arcs, Array
-from solver.core.program.optimiser import Columns, ProgramError, run
+from solver.core.program import optimiser
+from solver.core.program.optimiser import Columns, ProgramError
 
 _GRID = np.concatenate([-np.geomspace(3.0, 0.02, 9), [0.0], np.geomspace(0.02, 3.0, 9)])
 
@@ -68,7 +69,7 @@ def optimum(columns: Columns) -> tuple[Array, Array]:
         "use_preprocessing: false use_dual_simplex: true",
         "",
     ):
-        answer = run(columns, "glop", parameters)
+        answer = optimiser.run(columns, "glop", parameters)
         if answer is not None:
             return answer
     raise ProgramError("the linear program has no solution")
