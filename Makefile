@@ -11,6 +11,7 @@ NODE_STAMP := node_modules/.installed
 WORKERS ?= 2
 KILLS ?= 200
 CORRUPTIONS ?= 10000
+BATCHES ?= 100000
 BENCH_OPTIONS = $(if $(FRESH),--fresh) $(if $(QUICK),--quick)
 
 # Everything that is missing is named at once, before anything is installed.
@@ -76,8 +77,9 @@ contracts: $(NODE_STAMP) ## compile the contracts into contracts/artifacts
 crash: setup ## kill -9 the daemon KILLS times at random moments; resumable (FRESH=1 again), report in reports/crash.json
 	$(BIN)/python -m benchmarks.crash --kills $(KILLS) $(if $(FRESH),--fresh)
 
-fuzz: setup ## CORRUPTIONS false claims, all of which the checker must reject; resumable, report in reports/fuzz.json
+fuzz: setup ## CORRUPTIONS false claims for the checker, BATCHES random batches against their promises; resumable, reports/{fuzz,batches}.json
 	$(BIN)/python -m benchmarks.fuzz --corruptions $(CORRUPTIONS) --workers $(WORKERS)
+	$(BIN)/python -m benchmarks.batches --batches $(BATCHES) --workers $(WORKERS) $(if $(FRESH),--fresh)
 
 bench: setup ## everything in docs/benchmarks.md, resumable (FRESH=1 again, QUICK=1 minutes, not into docs)
 	$(BIN)/python -m benchmarks.routing $(BENCH_OPTIONS)

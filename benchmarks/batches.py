@@ -2,8 +2,9 @@
 
 Each is solved and checked in integers: no order below its limit, conservation per token to the
 unit, one rate per directed pair, no pair below what the reference outcome gives it. Some are solved
-again with other ids, shuffled and with repetitions: the answer must be the same. Seeds are played
-in their order and the report counts them, so an interrupted run is continued.
+again with other ids, shuffled and with repetitions: the answer must be the same; some with one
+partial order in two parts: together they must not gain more than it did. Seeds are played in their
+order and the report counts them, so an interrupted run is continued.
 """
 
 from __future__ import annotations
@@ -34,9 +35,12 @@ from solver.core.verify import verify
 REPORT = Path("reports/batches.json")
 SETTLEMENT = "0x" + "5e" * 20
 PER_TASK = 25
-_AGAIN = 5  # every so many batches are solved again in another guise
+_AGAIN = 5  # every so many batches are solved again in another guise, and with an order split
 _OWNER = "0x" + "11" * 20
 _MOST_RATE = 1_000.0
+_LEAST_SPLIT = 10**6  # base units, so that the parts' limits are the whole order's
+_SPLIT_ROOM = 2e-5  # of the order: how well the sharing program reaches its end
+_SPLIT_UNITS = 20  # base units that rounding legs and rates may move
 _ROOM = 3e-6  # of the volume: what floats, floors and the smallest order that R sees may differ by
 
 
@@ -220,6 +224,45 @@ def _rate(batch: Batch, i: int, fills: dict[str, Fill]) -> float:
     return float(fill.buy / fill.sell * batch.unit[order.sell] / batch.unit[order.buy])
 
 
+def gain_of_splitting(
+    rng: random.Random, market: Snapshot, intents: Sequence[Intent]
+) -> float | None:
+    """What a partial order gains by coming as two orders, beyond rounding, in the numeraire.
+
+    None where there is no partial order large enough.
+    """
+    whole = next(
+        (i for i in intents if i.swap.partial_fill and i.swap.sell_amount > _LEAST_SPLIT), None
+    )
+    if whole is None:
+        return None
+    swap = whole.swap
+    part = rng.randrange(1, 10)
+    sold, bought = swap.sell_amount * part // 10, swap.buy_amount * part // 10
+    sizes = (sold, bought), (swap.sell_amount - sold, swap.buy_amount - bought)
+    halves = [
+        intent_of(swap.sell, swap.buy, *size, swap.kind, True, 1_000 + k)
+        for k, size in enumerate(sizes)
+    ]
+    others = [intent for intent in intents if intent is not whole]
+    one = _gained(market, [whole], solve_batch(market, [*others, whole]))
+    two = _gained(market, halves, solve_batch(market, [*others, *halves]))
+    room = _SPLIT_ROOM * swap.sell_amount * market.prices[swap.sell]
+    return two - one - room - _SPLIT_UNITS * max(market.prices.values())
+
+
+def _gained(market: Snapshot, intents: Sequence[Intent], solution: Solution) -> float:
+    """The surplus of some orders in the numeraire."""
+    swaps = {intent.digest: intent.swap for intent in intents}
+    total = 0.0
+    for fill in solution.fills:
+        swap = swaps.get(fill.digest)
+        if swap is not None:
+            over = fill.buy - fill.sell * swap.buy_amount / swap.sell_amount
+            total += over * market.prices[swap.buy]
+    return total
+
+
 def play(seed: int) -> dict[str, Any]:
     """One batch: its stage and what is wrong with it."""
     rng = random.Random(seed)
@@ -230,6 +273,10 @@ def play(seed: int) -> dict[str, Any]:
         others = disguised(rng, intents)
         if by_content(others, solve_batch(market, others)) != by_content(intents, solution):
             found.append("another answer under other ids")
+    if seed % _AGAIN == 1:
+        gained = gain_of_splitting(rng, market, intents)
+        if gained is not None and gained > 0.0:
+            found.append(f"splitting an order gains {gained}")
     return {"seed": seed, "stage": solution.stage, "orders": len(intents), "wrong": found}
 
 
@@ -243,18 +290,16 @@ def play_many(first: int) -> dict[str, Any]:
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(words: Sequence[str] | None = None) -> int:
     """Play batches until the report has enough."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, default=100_000)
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--fresh", action="store_true", help="forget the report there is")
     parser.add_argument("--report", type=Path, default=REPORT)
-    options = parser.parse_args(arguments)
-    report: dict[str, Any] = {"code": machine.code(), "batches": 0, "orders": 0}
-    report |= {"stages": {}, "wrong": []}
-    if options.report.exists():
-        old = json.loads(options.report.read_text(encoding="utf-8"))
-        report = old if old.get("code") == report["code"] else report
+    options = parser.parse_args(words)
+    report = _begun(options.report, options.fresh)
+    found = report["batches"]
     with ProcessPoolExecutor(options.workers) as pool:
         while report["batches"] < options.batches:
             firsts = [report["batches"] + k * PER_TASK for k in range(2 * options.workers)]
@@ -268,7 +313,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
             draft.write_text(json.dumps(report, indent=1), encoding="utf-8")
             draft.replace(options.report)
             print(f"{report['batches']} batches, {len(report['wrong'])} wrong", flush=True)
+    if report["batches"] == found:
+        print(
+            f"{options.report} is complete for this code ({report['code'][:12] or 'no git'}): "
+            f"{found} batches, {len(report['wrong'])} wrong; FRESH=1 does it again"
+        )
     return 1 if report["wrong"] else 0
+
+
+def _begun(path: Path, fresh: bool) -> dict[str, Any]:
+    """The report to go on with: the one that is there, if it is of this code, else an empty one."""
+    current = machine.code()
+    empty: dict[str, Any] = {"code": current, "batches": 0, "orders": 0, "stages": {}, "wrong": []}
+    if fresh or not path.exists():
+        return empty
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not current or report["code"] == current:
+        return report | {"code": current}
+    print(f"{path} is of other code ({str(report['code'])[:12]}), begun again", flush=True)
+    return empty
 
 
 if __name__ == "__main__":

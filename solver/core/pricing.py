@@ -460,12 +460,11 @@ class _Pricer:
 
     def _planned(self, group: _Group) -> int:
         """The exact-out orders' input at the rate of the whole group in the plan."""
-        unit = self._batch.unit[self._batch.graph.index[group.sell]]
+        unit, index = self._batch.unit, self._batch.graph.index
         members = (*group.exact_in, *group.exact_out)
-        sold = sum(float(self._plan.sold[i]) for i in members)
-        bought = sum(float(self._plan.bought[i]) for i in members)
-        wanted = sum(float(self._plan.bought[i]) for i in group.exact_out)
-        return max(1, int(wanted * sold / bought * unit * group.scale))
+        sold = sum(float(self._plan.sold[i]) for i in members) * float(unit[index[group.sell]])
+        bought = sum(float(self._plan.bought[i]) for i in members) * float(unit[index[group.buy]])
+        return max(1, int(self._out_total(group) * group.scale * (sold / bought)))
 
     def _share_rest(self, left: dict[Node, int], rates: dict[str, tuple[int, int]]) -> None:
         """What is left at a node goes to its exact-in groups, in the plan's proportions.

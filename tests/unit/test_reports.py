@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench, crash, machine
+from benchmarks import batches, bench, crash, machine
 
 
 def test_a_crash_report_belongs_to_its_code(
@@ -36,6 +36,28 @@ def test_a_crash_report_belongs_to_its_code(
         report = json.loads(path.read_text(encoding="utf-8"))
         assert report["kills"] == 15
         assert report["code"] == (code or "two")
+
+
+def test_random_batches_are_counted_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "batches.json"
+    words = ["--workers", "1", "--report", str(path)]
+    monkeypatch.setattr(batches, "PER_TASK", 1)
+    for code, wanted, fresh, begun in (
+        ("one", 2, [], 0), ("one", 4, [], 2), ("one", 4, [], 4), ("two", 2, [], 0),
+        ("two", 2, ["--fresh"], 0),
+    ):  # fmt: skip
+        monkeypatch.setattr(machine, "code", lambda code=code: code)
+        before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"batches": 0}
+        assert batches.main([*words, "--batches", str(wanted), *fresh]) == 0
+        said = capsys.readouterr().out
+        report = json.loads(path.read_text(encoding="utf-8"))
+        assert (report["code"], report["batches"], report["wrong"]) == (code, wanted, [])
+        assert sum(report["stages"].values()) == wanted <= report["orders"]
+        assert ("complete" in said) == (begun == wanted)
+        assert ("other code" in said) == (begun == 0 and code == "two" and not fresh)
+        assert begun in (0, before["batches"])
 
 
 def test_the_time_inside_the_optimiser_is_part_of_the_whole() -> None:

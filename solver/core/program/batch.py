@@ -23,8 +23,9 @@ from msgspec.structs import replace
 
 from solver.core.curves import Array
 from solver.core.problem import Plan, Problem
+from solver.core.program import optimiser
 from solver.core.program.flows import Flows, breakpoints, flows, optimum
-from solver.core.program.optimiser import Columns, ProgramError, run
+from solver.core.program.optimiser import Columns, ProgramError
 
 _ROUNDS = 7
 _SHRINK = 0.15
@@ -126,7 +127,7 @@ def choose(problem: Problem, plan: Plan, active: Sequence[bool]) -> list[bool] |
     breaks = breakpoints(problem.arcs, plan.nu, plan.flow, _SHRINK)
     model = _relaxed(problem, breaks, active)
     binaries = _add_binaries(problem, model, active)
-    answer = run(model.columns, "scip")
+    answer = optimiser.run(model.columns, "scip")
     if answer is None:
         return None
     values, _ = answer

@@ -17,7 +17,8 @@ import numpy as np
 from msgspec import Struct
 
 from solver.core.kernels import Array, IntArray
-from solver.core.program.optimiser import Columns, run
+from solver.core.program import optimiser
+from solver.core.program.optimiser import Columns
 
 _NODES = 400
 
@@ -61,9 +62,9 @@ def master(trades: Trades, tokens: int, source: int, target: int) -> tuple[Array
     columns.row = trades.token[others].tolist() + (tokens + rank).tolist()
     columns.column = trades.trade[others].tolist() + list(range(count))
     columns.entry = trades.net[others].tolist() + [-1.0] * count
-    answer = run(columns, "glop", "use_preprocessing: false")
+    answer = optimiser.run(columns, "glop", "use_preprocessing: false")
     if answer is None:
-        answer = run(columns, "glop", "use_preprocessing: false use_dual_simplex: true")
+        answer = optimiser.run(columns, "glop", "use_preprocessing: false use_dual_simplex: true")
     if answer is None:
         return None
     nu = np.maximum(-answer[1][:tokens], 0.0)
@@ -89,7 +90,7 @@ def choose(
         columns.at_least(0.0, (z, float(curves.most[a])), (x, -1.0))
         for slope, height in zip(curves.slope[a], curves.height[a], strict=True):
             columns.at_least(0.0, (x, float(slope)), (z, float(height)), (y, -1.0))
-    answer = run(columns, "scip", node_limit=_NODES)
+    answer = optimiser.run(columns, "scip", node_limit=_NODES)
     if answer is None:
         return None
     return [k for k, z in enumerate(switch) if answer[0][z] > 0.5]

@@ -10,8 +10,9 @@ import numpy as np
 from msgspec import Struct
 
 from solver.core import curves
-from solver.core.curves import Arcs, Array
-from solver.core.program.optimiser import Columns, ProgramError, run
+from solver.core.curves import Arcs, Array, IntArray
+from solver.core.program import optimiser
+from solver.core.program.optimiser import Columns, ProgramError
 
 _GRID = np.concatenate([-np.geomspace(3.0, 0.02, 9), [0.0], np.geomspace(0.02, 3.0, 9)])
 
@@ -21,7 +22,7 @@ class Flows(Struct):
 
     columns: Columns
     nodes: list[int]
-    segment_arc: list[int]
+    segment_arc: IntArray
 
     def on_arcs(self, values: Array, arc_count: int) -> Array:
         """The input of every arc: the sum over its segments."""
@@ -34,12 +35,8 @@ def flows(arcs: Arcs, node_count: int, breaks: Array) -> Flows:
     """The columns of all segments and the rows of all nodes, and nothing else yet."""
     columns = Columns()
     nodes = [columns.at_least(0.0) for _ in range(node_count)]
-    arc_numbers, widths, slopes = _segments(arcs, breaks)
-    segment_arc = [int(number) for number in arc_numbers]
-    for arc, width, gradient in zip(segment_arc, widths, slopes, strict=True):
-        column = columns.variable(0.0, float(width))
-        columns.put(nodes[arcs.tail[arc]], column, -1.0)
-        columns.put(nodes[arcs.head[arc]], column, float(gradient))
+    segment_arc, widths, slopes = _segments(arcs, breaks)
+    columns.arcs(widths, arcs.tail[segment_arc], arcs.head[segment_arc], slopes)
     return Flows(columns, nodes, segment_arc)
 
 
@@ -68,13 +65,13 @@ def optimum(columns: Columns) -> tuple[Array, Array]:
         "use_preprocessing: false use_dual_simplex: true",
         "",
     ):
-        answer = run(columns, "glop", parameters)
+        answer = optimiser.run(columns, "glop", parameters)
         if answer is not None:
             return answer
     raise ProgramError("the linear program has no solution")
 
 
-def _segments(arcs: Arcs, breaks: Array) -> tuple[Array, Array, Array]:
+def _segments(arcs: Arcs, breaks: Array) -> tuple[IntArray, Array, Array]:
     """Arc number, width and secant slope of every segment that has a width."""
     edges = np.concatenate([np.zeros((len(breaks), 1)), breaks], axis=1)
     widths = np.diff(edges, axis=1)
@@ -86,7 +83,7 @@ def _segments(arcs: Arcs, breaks: Array) -> tuple[Array, Array, Array]:
     linear = np.nonzero(arcs.is_linear)[0]
     slopes = heights[arc, cut] / widths[arc, cut]
     return (
-        np.concatenate([arc, linear]).astype(float),
+        np.concatenate([arc, linear]),
         np.concatenate([widths[arc, cut], arcs.capacity[linear]]),
         np.concatenate([slopes, arcs.par[linear, 0]]),
     )

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sparse
 from msgspec import Struct, field
-from ortools.linear_solver.python import model_builder
+from ortools.linear_solver.python import model_builder_helper as ortools
 
-from solver.core.kernels import Array
+from solver.core.kernels import Array, IntArray
 
 NODE_LIMIT = 2_000
 #: Simplex steps after which GLOP gives up: on rare programs it would go round in circles.
@@ -39,6 +39,18 @@ class Columns(Struct):
         self.upper.append(upper)
         return len(self.cost) - 1
 
+    def arcs(self, upper: Array, tail: IntArray, head: IntArray, gradient: Array) -> None:
+        """Columns without cost: a unit leaves row ``tail``, ``gradient`` comes to row ``head``."""
+        count = len(upper)
+        numbers = range(len(self.cost), len(self.cost) + count)
+        self.cost += [0.0] * count
+        self.lower += [0.0] * count
+        self.upper += upper.tolist()
+        for rows, entries in ((tail, [-1.0] * count), (head, gradient.tolist())):
+            self.row += rows.tolist()
+            self.column += numbers
+            self.entry += entries
+
     def at_least(self, rhs: float, *terms: tuple[int, float]) -> int:
         """A row Σ entry·column ≥ rhs; its number."""
         self.row_lower.append(rhs)
@@ -62,10 +74,10 @@ def run(
     ``name`` is glop or scip; both end by a count of steps or nodes, never by a clock. Scip has no
     duals.
     """
-    model: Any = model_builder.Model()  # type: ignore[no-untyped-call]  # untyped in ortools
+    model: Any = ortools.ModelBuilderHelper()
     shape = (len(columns.row_lower), len(columns.cost))
     matrix = sparse.coo_matrix((columns.entry, (columns.row, columns.column)), shape=shape)
-    model.helper.fill_model_from_sparse_data(
+    model.fill_model_from_sparse_data(
         np.array(columns.lower),
         np.array(columns.upper),
         np.array(columns.cost),
@@ -73,20 +85,19 @@ def run(
         np.full(shape[0], np.inf),
         matrix.tocsr(),
     )
-    model.helper.set_maximize(True)
+    model.set_maximize(True)
     for column in columns.integer:
-        model.helper.set_var_integrality(column, True)
-    solver = model_builder.Solver(name)
+        model.set_var_integrality(column, True)
+    solver: Any = ortools.ModelSolverHelper(name)
     if name == "scip":
         solver.set_solver_specific_parameters(f"limits/nodes = {node_limit}")
     else:
         limit = f"max_number_of_iterations: {STEP_LIMIT}"
         solver.set_solver_specific_parameters(f"{limit} {parameters}")
-    status = solver.solve(model)
-    usable = (model_builder.SolveStatus.OPTIMAL, model_builder.SolveStatus.FEASIBLE)
-    if status not in usable:
+    solver.solve(model)
+    if solver.status() not in (ortools.SolveStatus.OPTIMAL, ortools.SolveStatus.FEASIBLE):
         return None
-    values = np.array(solver.values(model.get_variables()), dtype=float)
+    values = np.array(solver.variable_values())
     if name == "scip":
         return values, np.zeros(shape[0])
-    return values, np.array(solver.dual_values(model.get_linear_constraints()), dtype=float)
+    return values, np.array(solver.dual_values())
