@@ -51,7 +51,7 @@ from solver.daemon import Daemon
 from solver.records import unpack
 from solver.service import checked_config, serving
 from solver.startup import StartError
-from solver.wire import competition, cow, instance, jsonio, v1
+from solver.wire import competition, cow, cow_export, instance, jsonio, v1
 from solver.wire.solution import solution_document
 
 EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT, EXIT_NOT_THERE = 0, 1, 2, 3
@@ -276,6 +276,43 @@ def replay(
             f"({verdict.difference_bps} bps of volume)"
         )
     raise typer.Exit(EXIT_DONE if verdict.holds else EXIT_NOTHING_FILLED)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A thalweg.instance/1 file, packed or not.")],
+    as_cow: Annotated[
+        bool, typer.Option("--cow", help="As an auction of CoW Protocol; the only form so far.")
+    ] = False,
+    native: Annotated[
+        str, typer.Option(help="Symbol of the asset in whose price reference prices are stated.")
+    ] = "WETH",
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Go without what cannot be said: {', '.join(cow_export.NAMES)}."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """A recorded batch in another form, on standard output.
+
+    Exit codes: 0 all of it is said, 2 something is not (each is named), or the file is unreadable.
+    """
+    left = without or []
+    if not as_cow:
+        raise _Failed("bad_usage", "say which form: --cow")
+    if unknown := sorted(set(left) - set(cow_export.NAMES)):
+        raise _Failed("bad_usage", f"--without {unknown[0]}: not one of {cow_export.NAMES}")
+    body = _read_document(file)
+    try:
+        auction, unsaid = cow_export.auction_of(_instance(body), native, left)
+    except jsonio.Invalid as error:
+        raise _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer) from error
+    except (ArithmeticError, ValueError, KeyError, TypeError) as error:
+        raise _Failed("bad_file", f"{file}: {error}") from error
+    if unsaid:
+        said = "\n".join(f"  {each.name}: {each.detail}" for each in unsaid)
+        raise _Failed("not_sayable", f"{file}: an auction cannot say\n{said}")
+    _print_json(auction)
 
 
 @app.command("verify-solution")

@@ -189,6 +189,15 @@ def _pools(
     return pools
 
 
+def pool_of(entry: JsonObject, chain: int) -> Pool | None:
+    """The pool that an entry of an auction's liquidity says, or None."""
+    build = _KINDS.get(str(entry.get("kind")).lower())
+    try:
+        return None if build is None else _sound(build(entry, chain, str(entry["id"])))
+    except (_Unsupported, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return None
+
+
 def _orders(
     auction: Auction,
     chain: int,
