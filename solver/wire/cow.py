@@ -10,10 +10,10 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from solver.core.pools import (
     ConcentratedPool,
@@ -60,31 +60,49 @@ _DECIMAL = re.compile(r"[0-9]{1,80}(\.[0-9]{1,80})?([eE][+-]?[0-9]{1,2})?", re.A
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
+# What the description says of a field; the checks are below, with codes of their own.
+_Whole = Annotated[
+    str | int,
+    Meta(extra_json_schema={"pattern": "^(0x[0-9a-fA-F]{1,64}|0|[1-9][0-9]{0,76})$", "minimum": 0}),
+]
+_Address = Annotated[str, Meta(extra_json_schema={"pattern": "^0x[0-9a-fA-F]{40}$"})]
+_Uid = Annotated[str, Meta(extra_json_schema={"pattern": "^0x[0-9a-fA-F]{112}$"})]
+_Kind = Annotated[str, Meta(extra_json_schema={"enum": ["sell", "buy"]})]
+_Class = Annotated[str, Meta(extra_json_schema={"enum": ["market", "limit"]})]
+_Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Number = Annotated[
+    str | int | None,
+    Meta(
+        extra_json_schema={"pattern": "^(0|[1-9][0-9]{0,17})$", "minimum": 0, "maximum": 2**63 - 1}
+    ),
+]
+
+
 class AuctionToken(Struct, frozen=True, rename="camel"):
     """``reference_price`` is native wei per 10¹⁸ atoms."""
 
     decimals: int | None = None
     symbol: str | None = None
-    reference_price: str | int | None = None
-    available_balance: str | int = "0"
+    reference_price: _Whole | None = None
+    available_balance: _Whole = "0"
     trusted: bool = False
 
 
 class AuctionOrder(Struct, frozen=True, rename="camel"):
     """Amounts are what remains; the full amounts are what was signed."""
 
-    uid: str
-    sell_token: str
-    buy_token: str
-    sell_amount: str | int
-    buy_amount: str | int
-    kind: str
+    uid: _Uid
+    sell_token: _Address
+    buy_token: _Address
+    sell_amount: _Whole
+    buy_amount: _Whole
+    kind: _Kind
     partially_fillable: bool
-    owner: str = "0x" + "00" * 20
+    owner: _Address = "0x" + "00" * 20
     valid_to: int = 0
-    full_sell_amount: str | int | None = None
-    full_buy_amount: str | int | None = None
-    order_class: str = field(default="market", name="class")
+    full_sell_amount: _Whole | None = None
+    full_buy_amount: _Whole | None = None
+    order_class: _Class = field(default="market", name="class")
     wrappers: list[JsonObject] | None = None
     flashloan_hint: JsonObject | None = None
 
@@ -100,9 +118,9 @@ class Auction(Struct, frozen=True, rename="camel"):
     tokens: dict[str, AuctionToken]
     orders: list[AuctionOrder]
     liquidity: list[JsonObject]
-    effective_gas_price: str | int
-    deadline: str = ""
-    id: str | int | None = None
+    effective_gas_price: _Whole
+    deadline: _Moment = ""
+    id: Number = None
 
 
 def checked(auction: Auction) -> Auction:
