@@ -89,7 +89,7 @@ class Solver:
         settings, started = question.settings, self._clock()
         auction = cow.checked(_decode(question.body))
         due = min(
-            _deadline(auction.deadline) - settings.slack_seconds, started + settings.max_seconds
+            _deadline(auction.deadline or "") - settings.slack_seconds, started + settings.max_seconds
         )
         number = engine.auction_id(auction.id, "/id")
         digest = "0x" + hashlib.sha256(question.body).hexdigest()

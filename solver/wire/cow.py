@@ -119,7 +119,7 @@ class Auction(Struct, frozen=True, rename="camel"):
     orders: list[AuctionOrder]
     liquidity: list[JsonObject]
     effective_gas_price: _Whole
-    deadline: _Moment = ""
+    deadline: _Moment | None = None
     id: Number = None
 
 
