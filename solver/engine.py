@@ -69,12 +69,13 @@ class Engine:
         held = _sound(await self._first.ask(Question(settings, body), longest))
         if settings.profile != "full" or isinstance(held, Rejection) or self._second.is_busy:
             return held
+        singles = held.singles
         for stage in (Stage.ALONE, Stage.TOGETHER):
             left = held.due - time.time()
             if left <= 0.0 or held.joinable < (1 if stage is Stage.ALONE else 2):
                 break
             try:
-                question = Question(settings, body, stage)
+                question = Question(settings, body, stage, singles)
                 found = _sound(await self._second.ask(question, left))
             except SolverFailed as error:
                 log.info("stage_failed", auction=held.auction, stage=stage.value, reason=str(error))

@@ -7,6 +7,7 @@ read and the code's form is written. Addresses are lower case in the answer.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
@@ -137,7 +138,8 @@ def checked(auction: Auction) -> Auction:
 class Problem(Struct, frozen=True):
     """An auction in the core's words, and what was left out of it.
 
-    ``orders`` are those of the intents, one by one; ``wei`` the reference prices as they are given.
+    ``orders`` are those of the intents, one by one; ``wei`` the reference prices as they are given;
+    ``buffers`` is what the settlement has, by address, and ``trusted`` the tokens that it takes.
     """
 
     auction: Auction
@@ -148,6 +150,8 @@ class Problem(Struct, frozen=True):
     orders: tuple[AuctionOrder, ...]
     wei: Mapping[TokenId, int]
     gas_price: int
+    buffers: Mapping[str, int]
+    trusted: frozenset[str]
 
 
 def to_core(auction: Auction, chain: int, snapshot_hash: str, lenient: bool = False) -> Problem:
@@ -166,12 +170,14 @@ def to_core(auction: Auction, chain: int, snapshot_hash: str, lenient: bool = Fa
 
     pools = _pools(auction, chain, warnings, refuse)
     wei: dict[TokenId, int] = {}
+    buffers: dict[str, int] = {}
     for address, token in auction.tokens.items():
         place = f"/tokens/{jsonio.escape(address)}"
         if token.reference_price is not None:
             price = integer(token.reference_price, f"{place}/referencePrice")
             wei[TokenId(chain, address.lower())] = price
-        integer(token.available_balance, f"{place}/availableBalance")
+        buffers[address.lower()] = integer(token.available_balance, f"{place}/availableBalance")
+    trusted = frozenset(name.lower() for name, token in auction.tokens.items() if token.trusted)
     prices = {token: price / _PRICE_ATOMS for token, price in wei.items() if price}
     unit = "native wei at the auction's reference prices"
     if not prices and auction.orders:
@@ -182,7 +188,9 @@ def to_core(auction: Auction, chain: int, snapshot_hash: str, lenient: bool = Fa
     snapshot = Snapshot({}, tuple(pools), prices, {}, {}, {}, "auction", snapshot_hash)
     orders, intents = _orders(auction, chain, refuse)
     gas_price = integer(auction.effective_gas_price, "/effectiveGasPrice")
-    return Problem(auction, snapshot, intents, tuple(warnings), unit, orders, wei, gas_price)
+    return Problem(
+        auction, snapshot, intents, tuple(warnings), unit, orders, wei, gas_price, buffers, trusted
+    )
 
 
 def _pools(
@@ -484,15 +492,14 @@ def liquidity_uses(problem: Problem, legs: Sequence[Leg]) -> list[dict[str, Any]
     They are internalised where the sold token is trusted and the settlement's buffer still covers
     what is bought.
     """
-    tokens = {address.lower(): token for address, token in problem.auction.tokens.items()}
-    buffers = {name: integer(token.available_balance) for name, token in tokens.items()}
+    spent: Counter[str] = Counter()
     uses: list[dict[str, Any]] = []
     for leg in legs:
         source, target = leg.token_in.address, leg.token_out.address
-        trusted = source in tokens and tokens[source].trusted
-        internal = trusted and buffers.get(target, 0) >= leg.amount_out
+        left = problem.buffers.get(target, 0) - spent[target]
+        internal = source in problem.trusted and left >= leg.amount_out
         if internal:
-            buffers[target] -= leg.amount_out
+            spent[target] += leg.amount_out
         uses.append(
             {
                 "kind": "liquidity",

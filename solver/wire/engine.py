@@ -270,7 +270,7 @@ class Reply(Struct, frozen=True):
     """An answer with what the ledger keeps of it. ``auction`` is empty for a quote.
 
     ``due`` is when it must be out, in Unix seconds; ``joinable`` the orders that may be solved
-    together.
+    together; ``singles`` the baseline, for the process that goes on from it.
     """
 
     auction: str
@@ -279,6 +279,7 @@ class Reply(Struct, frozen=True):
     due: float
     left_out: tuple[str, ...] = ()
     joinable: int = 0
+    singles: tuple[Single, ...] = ()
 
 
 Answer = Reply | Rejection
