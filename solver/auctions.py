@@ -46,11 +46,12 @@ class Stage(Enum):
 
 
 class Question(Struct, frozen=True):
-    """A request's body and how far to go."""
+    """A request's body and how far to go; ``singles`` is its baseline, where that is known."""
 
     settings: Settings
     body: bytes
     stage: Stage = Stage.BASELINE
+    singles: tuple[Single, ...] | None = None
 
 
 class _Prepared(Struct, frozen=True):
@@ -87,9 +88,10 @@ class Solver:
 
     def _prepare(self, question: Question) -> _Prepared:
         settings, started = question.settings, self._clock()
-        auction = cow.checked(_decode(question.body))
+        auction = cow.checked(decode(question.body))
         due = min(
-            _deadline(auction.deadline) - settings.slack_seconds, started + settings.max_seconds
+            _deadline(auction.deadline or "") - settings.slack_seconds,
+            started + settings.max_seconds,
         )
         number = engine.auction_id(auction.id, "/id")
         digest = "0x" + hashlib.sha256(question.body).hexdigest()
@@ -101,8 +103,10 @@ class Solver:
             settings.rules,
             lambda: self._clock() >= due,
         )
-        pays = [order.pays_for_gas for order in problem.orders]
-        singles = tuple(baseline.solve(market, problem.intents, pays))
+        singles = question.singles
+        if singles is None:
+            pays = [order.pays_for_gas for order in problem.orders]
+            singles = tuple(baseline.solve(market, problem.intents, pays))
         return _Prepared(question.body, number, started, due, problem, market, singles)
 
     def _reply(self, question: Question, found: _Prepared) -> Reply:
@@ -131,6 +135,7 @@ class Solver:
             found.due,
             problem.warnings,
             len(intents),
+            found.singles if question.stage is Stage.BASELINE else (),
         )
 
 
@@ -213,10 +218,11 @@ def _offered(document: SolutionDocument) -> Offered:
     return Offered(document.id, orders, msgspec.json.encode(document).decode())
 
 
-def _decode(body: bytes) -> cow.Auction:
-    """Raises Invalid. Nothing but the decoder reads the body: it may have ten megabytes.
+def decode(body: bytes) -> cow.Auction:
+    """An auction from its bytes. Raises Invalid.
 
-    The collector would look at all of the growing document again and again: most of the time.
+    Nothing but the decoder reads the body, which may have ten megabytes. The collector would look
+    at all of the growing document again and again: most of the time.
     """
     gc.disable()
     try:

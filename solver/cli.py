@@ -37,6 +37,7 @@ from typer.core import TyperGroup
 from solver import config as configs
 from solver import demo as shows
 from solver import devnet
+from solver import replay as replays
 from solver.checker import Task, Verdict
 from solver.checker import check as check_claim
 from solver.checker import document as claims
@@ -47,9 +48,10 @@ from solver.core.types import JsonObject, Kind, Rejection, Solution
 from solver.core.venue import PoolFault
 from solver.core.winners import select as select_winners
 from solver.daemon import Daemon
+from solver.records import unpack
 from solver.service import checked_config, serving
 from solver.startup import StartError
-from solver.wire import competition, cow, instance, jsonio, v1
+from solver.wire import competition, cow, cow_export, instance, jsonio, v1
 from solver.wire.solution import solution_document
 
 EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT, EXIT_NOT_THERE = 0, 1, 2, 3
@@ -245,6 +247,74 @@ def solve(
     raise typer.Exit(EXIT_DONE if solution.fills else EXIT_NOTHING_FILLED)
 
 
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="A recorded batch.")],
+    tolerance_bps: Annotated[
+        float, typer.Option(min=0, help="Of the volume: what a new solve may differ by.")
+    ] = 0.01,
+    as_json: _Json = False,
+) -> None:
+    """Derive again what was sent for a recorded batch, to the byte, and solve the batch anew.
+
+    Exit codes: 0 the same, 1 not the same, 2 unreadable.
+    """
+    body = _read_document(file)
+    try:
+        document = _instance(body)
+        verdict = replays.replay(document, tolerance_bps)
+    except jsonio.Invalid as error:
+        raise _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer) from error
+    except (ArithmeticError, ValueError, KeyError, TypeError, ProgramError, PoolFault) as error:
+        raise _Failed("bad_file", f"{file}: {error}") from error
+    if as_json:
+        _print_json(verdict)
+    else:
+        typer.echo("derived to the byte" if not verdict.differs else f"differs: {verdict.differs}")
+        typer.echo(
+            f"solved anew: {verdict.value}, recorded {verdict.recorded} "
+            f"({verdict.difference_bps} bps of volume)"
+        )
+    raise typer.Exit(EXIT_DONE if verdict.holds else EXIT_NOTHING_FILLED)
+
+
+@app.command()
+def export(
+    file: Annotated[Path, typer.Argument(help="A thalweg.instance/1 file, packed or not.")],
+    as_cow: Annotated[
+        bool, typer.Option("--cow", help="As an auction of CoW Protocol; the only form so far.")
+    ] = False,
+    native: Annotated[
+        str, typer.Option(help="Symbol of the asset in whose price reference prices are stated.")
+    ] = "WETH",
+    without: Annotated[
+        list[str] | None,
+        typer.Option(help=f"Go without what cannot be said: {', '.join(cow_export.NAMES)}."),
+    ] = None,
+    as_json: _Json = False,
+) -> None:
+    """A recorded batch in another form, on standard output.
+
+    Exit codes: 0 all of it is said, 2 something is not (each is named), or the file is unreadable.
+    """
+    left = without or []
+    if not as_cow:
+        raise _Failed("bad_usage", "say which form: --cow")
+    if unknown := sorted(set(left) - set(cow_export.NAMES)):
+        raise _Failed("bad_usage", f"--without {unknown[0]}: not one of {cow_export.NAMES}")
+    body = _read_document(file)
+    try:
+        auction, unsaid = cow_export.auction_of(_instance(body), native, left)
+    except jsonio.Invalid as error:
+        raise _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer) from error
+    except (ArithmeticError, ValueError, KeyError, TypeError) as error:
+        raise _Failed("bad_file", f"{file}: {error}") from error
+    if unsaid:
+        said = "\n".join(f"  {each.name}: {each.detail}" for each in unsaid)
+        raise _Failed("not_sayable", f"{file}: an auction cannot say\n{said}")
+    _print_json(auction)
+
+
 @app.command("verify-solution")
 def verify_solution(
     file: Annotated[Path, typer.Argument(help="What `thalweg solve` read.")],
@@ -334,10 +404,13 @@ def _show_ranking(answer: competition.RankingDocument) -> None:
 
 
 def _read_bytes(file: Path) -> bytes:
+    """What a file holds, unpacked if it is a packed record."""
     try:
-        return file.read_bytes()
+        return unpack(file.read_bytes(), _MAX_FILE_BYTES)
     except OSError as error:
         raise _Failed("no_file", f"{file}: {error.strerror}") from error
+    except ValueError as error:
+        raise _Failed("bad_file", f"{file}: {error}") from error
 
 
 def _read_document(file: Path) -> bytes:
@@ -394,13 +467,19 @@ def _solve_auction(body: bytes, chain: int) -> tuple[JsonObject, Solution]:
 
 
 def _solve_instance(body: bytes) -> tuple[JsonObject, Solution]:
-    document = jsonio.decode(body, instance.Instance, _MAX_FILE_BYTES)
-    if isinstance(document, Rejection):
-        raise jsonio.Invalid(document.code, document.detail, document.pointer)
+    document = _instance(body)
     snapshot, intents, warnings = instance.to_core(document)
     seed = document.seed or "0x" + hashlib.sha256(body).hexdigest()
     solution = solve_batch(replace(snapshot, hash=seed), intents, instance.terms_to_core(document))
     return msgspec.to_builtins(solution_document(solution, warnings)), solution
+
+
+def _instance(body: bytes) -> instance.Instance:
+    """Raises Invalid."""
+    document = jsonio.decode(body, instance.Instance, _MAX_FILE_BYTES)
+    if isinstance(document, Rejection):
+        raise jsonio.Invalid(document.code, document.detail, document.pointer)
+    return document
 
 
 def _show_solution(solution: Solution) -> None:

@@ -78,6 +78,8 @@ class Storage(Struct, frozen=True, forbid_unknown_fields=True):
     directory: _Path = "data"
     max_group: _Positive = 256
     record_batches: bool = True
+    records_max_bytes: Annotated[int, Meta(ge=1, le=2**50)] = 2**30
+    records_max_age_seconds: _Seconds = 2_592_000.0
 
 
 class BatchConfig(Struct, frozen=True, forbid_unknown_fields=True):

@@ -222,7 +222,7 @@ class Daemon:
                 return _Refused(answer, bundle, self._involved(answer, solution, bundle.chain))
             gas[bundle.chain] = answer
         if self.config.storage.record_batches:
-            await asyncio.to_thread(self._planner.record, batch.id, snapshot, intents)
+            await asyncio.to_thread(self._planner.record, batch.id, snapshot, intents, solution)
         profits = self._planner.profits(snapshot, intents, solution, gas)
         planned = [
             msgspec.structs.replace(bundle, profit=f"{profits[bundle.chain]:.6f}")

@@ -13,6 +13,7 @@ import contextlib
 import time
 
 import structlog
+from msgspec import Struct
 
 from solver import worker
 from solver.auctions import Question, Settings, Solver, Stage, merged
@@ -24,7 +25,24 @@ log = structlog.get_logger("thalweg.engine")
 
 _MODULE = "solver.engine"
 _START_SECONDS = 300.0
+_REMEMBERED_SECONDS = 300.0
 _GRACE_SECONDS = 5.0  # beyond its time, for a baseline that looks at the clock between two paths
+
+
+class _Overrun(Struct, frozen=True):
+    """An auction whose orders could not be solved together in the time that was left."""
+
+    size: int
+    seconds: float
+    at: float
+
+    def covers(self, size: int, seconds: float) -> bool:
+        """Whether the same would happen to an auction of so many bytes in so much time.
+
+        For a while: trying costs the next auctions the second process, which starts again.
+        """
+        is_fresh = time.time() - self.at < _REMEMBERED_SECONDS
+        return is_fresh and size >= self.size and seconds <= self.seconds
 
 
 class Engine:
@@ -36,6 +54,7 @@ class Engine:
         self._pending = 0
         self._first, self._second = worker.Lane(_MODULE), worker.Lane(_MODULE, "--warm")
         self._warming: set[asyncio.Task[None]] = set()
+        self._overrun: _Overrun | None = None
 
     async def start(self) -> None:
         """Start the first process; the second may come up later."""
@@ -69,15 +88,20 @@ class Engine:
         held = _sound(await self._first.ask(Question(settings, body), longest))
         if settings.profile != "full" or isinstance(held, Rejection) or self._second.is_busy:
             return held
+        singles = held.singles
         for stage in (Stage.ALONE, Stage.TOGETHER):
             left = held.due - time.time()
             if left <= 0.0 or held.joinable < (1 if stage is Stage.ALONE else 2):
                 break
+            if stage is Stage.TOGETHER and self._overrun and self._overrun.covers(len(body), left):
+                break
             try:
-                question = Question(settings, body, stage)
+                question = Question(settings, body, stage, singles)
                 found = _sound(await self._second.ask(question, left))
             except SolverFailed as error:
                 log.info("stage_failed", auction=held.auction, stage=stage.value, reason=str(error))
+                if stage is Stage.TOGETHER:
+                    self._overrun = _Overrun(len(body), left, time.time())
                 self._warm(self._second)
                 break
             if isinstance(found, Reply):

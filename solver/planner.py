@@ -16,6 +16,7 @@ from solver.core.journal import Batched, Bundled
 from solver.core.types import Intent, Solution
 from solver.core.venue import Snapshot
 from solver.intake import World, gas_values, terms_of
+from solver.records import Records
 from solver.settler import payment_of
 from solver.wire import instance
 
@@ -28,6 +29,12 @@ class Planner:
     def __init__(self, config: Config, world: World) -> None:
         self._config = config
         self._world = world
+        storage = config.storage
+        self._records = Records(
+            Path(storage.directory) / "batches",
+            storage.records_max_bytes,
+            storage.records_max_age_seconds,
+        )
 
     def plan(
         self,
@@ -79,18 +86,19 @@ class Planner:
         blocks = {str(c): (ref.number, ref.hash) for c, ref in snapshot.blocks.items()}
         return Batched(identity, now, tuple(digests), solution, blocks, seconds), planned
 
-    def record(self, identity: str, snapshot: Snapshot, intents: Sequence[Intent]) -> None:
+    def record(
+        self, identity: str, snapshot: Snapshot, intents: Sequence[Intent], solution: Solution
+    ) -> None:
         """The batch as an instance file; a disk that refuses costs the file, not the batch."""
         terms = terms_of(tuple(intents), snapshot, self._world, self._config)
         settlements = {c: contract.settlement for c, contract in self._world.contracts.items()}
-        document = instance.from_core(snapshot, intents, terms, settlements, self._world.tokens)
+        tokens = self._world.tokens
+        document = instance.from_core(snapshot, intents, terms, settlements, tokens, solution)
         omitted = instance.omitted_pools(snapshot)
         if omitted:
             log.warning("batch_recorded_in_part", id=identity, omitted=omitted)
-        path = Path(self._config.storage.directory) / "batches" / f"{identity[2:18]}.json"
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(msgspec.json.format(msgspec.json.encode(document), indent=1))
+            self._records.write(identity[2:18], msgspec.json.encode(document), time.time())
         except OSError as error:
             log.warning("batch_not_recorded", id=identity, reason=str(error))
 

@@ -56,6 +56,7 @@ class Lane:
         self._process: asyncio.subprocess.Process | None = None
         self._turn = asyncio.Lock()
         self._exchanges: set[asyncio.Task[Any]] = set()
+        self._dying: set[asyncio.Task[int]] = set()
         self._is_closed = False
 
     @property
@@ -92,19 +93,19 @@ class Lane:
             async with asyncio.timeout(timeout_seconds):
                 answer = await _ask(process, question, timeout_seconds)
             if isinstance(answer, Faulty) and answer.overran:
-                await self._kill()
+                self._kill()
             return answer
         except TimeoutError as error:
-            await self._kill()
+            self._kill()
             raise SolverFailed(f"no answer within {timeout_seconds:g} s") from error
         except (OSError, asyncio.IncompleteReadError) as error:
-            await self._kill()
+            self._kill()
             raise SolverFailed("the solver's process ended") from error
         except (pickle.PicklingError, TypeError, AttributeError, RecursionError) as error:
             # Nothing was sent. The market refuses such pools; this is for what it cannot see.
             raise SolverFailed(f"the question cannot be sent: {described(error)}") from error
         except asyncio.CancelledError:
-            await self._kill()
+            self._kill()
             raise
 
     async def stop(self) -> None:
@@ -114,13 +115,17 @@ class Lane:
         for exchange in exchanges:
             exchange.cancel()
         await asyncio.gather(*exchanges, return_exceptions=True)
-        await self._kill()
+        self._kill()
+        await asyncio.gather(*self._dying)
 
-    async def _kill(self) -> None:
+    def _kill(self) -> None:
+        """Nobody waits for the end: giving back gigabytes takes its time, and answers are due."""
         process, self._process = self._process, None
         if process is not None and process.returncode is None:
             process.kill()
-            await process.wait()
+            end = asyncio.create_task(process.wait())
+            self._dying.add(end)
+            end.add_done_callback(self._dying.discard)
 
     async def _ensure(self) -> asyncio.subprocess.Process:
         if self._process is None or self._process.returncode is not None:

@@ -7,13 +7,14 @@ read and the code's form is written. Addresses are lower case in the answer.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from math import lcm
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
-from msgspec import Struct, field
+from msgspec import Meta, Struct, field
 
 from solver.core.pools import (
     ConcentratedPool,
@@ -60,31 +61,49 @@ _DECIMAL = re.compile(r"[0-9]{1,80}(\.[0-9]{1,80})?([eE][+-]?[0-9]{1,2})?", re.A
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}", re.ASCII)
 
 
+# What the description says of a field; the checks are below, with codes of their own.
+_Whole = Annotated[
+    str | int,
+    Meta(extra_json_schema={"pattern": "^(0x[0-9a-fA-F]{1,64}|0|[1-9][0-9]{0,76})$", "minimum": 0}),
+]
+_Address = Annotated[str, Meta(extra_json_schema={"pattern": "^0x[0-9a-fA-F]{40}$"})]
+_Uid = Annotated[str, Meta(extra_json_schema={"pattern": "^0x[0-9a-fA-F]{112}$"})]
+_Kind = Annotated[str, Meta(extra_json_schema={"enum": ["sell", "buy"]})]
+_Class = Annotated[str, Meta(extra_json_schema={"enum": ["market", "limit"]})]
+_Moment = Annotated[str, Meta(extra_json_schema={"format": "date-time"})]
+Number = Annotated[
+    str | int | None,
+    Meta(
+        extra_json_schema={"pattern": "^(0|[1-9][0-9]{0,17})$", "minimum": 0, "maximum": 2**63 - 1}
+    ),
+]
+
+
 class AuctionToken(Struct, frozen=True, rename="camel"):
     """``reference_price`` is native wei per 10¹⁸ atoms."""
 
     decimals: int | None = None
     symbol: str | None = None
-    reference_price: str | int | None = None
-    available_balance: str | int = "0"
+    reference_price: _Whole | None = None
+    available_balance: _Whole = "0"
     trusted: bool = False
 
 
 class AuctionOrder(Struct, frozen=True, rename="camel"):
     """Amounts are what remains; the full amounts are what was signed."""
 
-    uid: str
-    sell_token: str
-    buy_token: str
-    sell_amount: str | int
-    buy_amount: str | int
-    kind: str
+    uid: _Uid
+    sell_token: _Address
+    buy_token: _Address
+    sell_amount: _Whole
+    buy_amount: _Whole
+    kind: _Kind
     partially_fillable: bool
-    owner: str = "0x" + "00" * 20
+    owner: _Address = "0x" + "00" * 20
     valid_to: int = 0
-    full_sell_amount: str | int | None = None
-    full_buy_amount: str | int | None = None
-    order_class: str = field(default="market", name="class")
+    full_sell_amount: _Whole | None = None
+    full_buy_amount: _Whole | None = None
+    order_class: _Class = field(default="market", name="class")
     wrappers: list[JsonObject] | None = None
     flashloan_hint: JsonObject | None = None
 
@@ -100,9 +119,9 @@ class Auction(Struct, frozen=True, rename="camel"):
     tokens: dict[str, AuctionToken]
     orders: list[AuctionOrder]
     liquidity: list[JsonObject]
-    effective_gas_price: str | int
-    deadline: str = ""
-    id: str | int | None = None
+    effective_gas_price: _Whole
+    deadline: _Moment | None = None
+    id: Number = None
 
 
 def checked(auction: Auction) -> Auction:
@@ -119,7 +138,8 @@ def checked(auction: Auction) -> Auction:
 class Problem(Struct, frozen=True):
     """An auction in the core's words, and what was left out of it.
 
-    ``orders`` are those of the intents, one by one; ``wei`` the reference prices as they are given.
+    ``orders`` are those of the intents, one by one; ``wei`` the reference prices as they are given;
+    ``buffers`` is what the settlement has, by address, and ``trusted`` the tokens that it takes.
     """
 
     auction: Auction
@@ -130,6 +150,8 @@ class Problem(Struct, frozen=True):
     orders: tuple[AuctionOrder, ...]
     wei: Mapping[TokenId, int]
     gas_price: int
+    buffers: Mapping[str, int]
+    trusted: frozenset[str]
 
 
 def to_core(auction: Auction, chain: int, snapshot_hash: str, lenient: bool = False) -> Problem:
@@ -148,12 +170,14 @@ def to_core(auction: Auction, chain: int, snapshot_hash: str, lenient: bool = Fa
 
     pools = _pools(auction, chain, warnings, refuse)
     wei: dict[TokenId, int] = {}
+    buffers: dict[str, int] = {}
     for address, token in auction.tokens.items():
         place = f"/tokens/{jsonio.escape(address)}"
         if token.reference_price is not None:
             price = integer(token.reference_price, f"{place}/referencePrice")
             wei[TokenId(chain, address.lower())] = price
-        integer(token.available_balance, f"{place}/availableBalance")
+        buffers[address.lower()] = integer(token.available_balance, f"{place}/availableBalance")
+    trusted = frozenset(name.lower() for name, token in auction.tokens.items() if token.trusted)
     prices = {token: price / _PRICE_ATOMS for token, price in wei.items() if price}
     unit = "native wei at the auction's reference prices"
     if not prices and auction.orders:
@@ -164,7 +188,9 @@ def to_core(auction: Auction, chain: int, snapshot_hash: str, lenient: bool = Fa
     snapshot = Snapshot({}, tuple(pools), prices, {}, {}, {}, "auction", snapshot_hash)
     orders, intents = _orders(auction, chain, refuse)
     gas_price = integer(auction.effective_gas_price, "/effectiveGasPrice")
-    return Problem(auction, snapshot, intents, tuple(warnings), unit, orders, wei, gas_price)
+    return Problem(
+        auction, snapshot, intents, tuple(warnings), unit, orders, wei, gas_price, buffers, trusted
+    )
 
 
 def _pools(
@@ -187,6 +213,15 @@ def _pools(
             detail = f"liquidity of kind {kind!r}: {said}"
             refuse(Invalid("bad_pool", detail, f"/liquidity/{number}"))
     return pools
+
+
+def pool_of(entry: JsonObject, chain: int) -> Pool | None:
+    """The pool that an entry of an auction's liquidity says, or None."""
+    build = _KINDS.get(str(entry.get("kind")).lower())
+    try:
+        return None if build is None else _sound(build(entry, chain, str(entry["id"])))
+    except (_Unsupported, ArithmeticError, AttributeError, LookupError, TypeError, ValueError):
+        return None
 
 
 def _orders(
@@ -457,15 +492,14 @@ def liquidity_uses(problem: Problem, legs: Sequence[Leg]) -> list[dict[str, Any]
     They are internalised where the sold token is trusted and the settlement's buffer still covers
     what is bought.
     """
-    tokens = {address.lower(): token for address, token in problem.auction.tokens.items()}
-    buffers = {name: integer(token.available_balance) for name, token in tokens.items()}
+    spent: Counter[str] = Counter()
     uses: list[dict[str, Any]] = []
     for leg in legs:
         source, target = leg.token_in.address, leg.token_out.address
-        trusted = source in tokens and tokens[source].trusted
-        internal = trusted and buffers.get(target, 0) >= leg.amount_out
+        left = problem.buffers.get(target, 0) - spent[target]
+        internal = source in problem.trusted and left >= leg.amount_out
         if internal:
-            buffers[target] -= leg.amount_out
+            spent[target] += leg.amount_out
         uses.append(
             {
                 "kind": "liquidity",

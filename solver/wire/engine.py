@@ -7,9 +7,10 @@ spells otherwise is read where it is read (:mod:`solver.wire.cow`) and never wri
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from solver.core.baseline import Single
 from solver.core.joint import Settlement
@@ -33,6 +34,11 @@ KINDS = frozenset(
 _MAX_ID = 2**63
 _MAX_SOLUTIONS = 1_000
 _MAX_KIND = 100
+
+
+# What the description says of a notification; the checks are below, with codes of their own.
+_Word = Annotated[str, Meta(extra_json_schema={"pattern": "^[ -~]{1,100}$"})]
+_SolutionId = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": _MAX_ID - 1})]
 
 
 class TradeDocument(Struct, frozen=True, rename="camel", omit_defaults=True):
@@ -101,9 +107,9 @@ class ErrorAnswer(Struct, frozen=True):
 class Notification(Struct, frozen=True, rename="camel"):
     """What became of a solution. ``data`` of a kind are further members of the same object."""
 
-    kind: str
-    auction_id: str | int | None = None
-    solution_id: int | list[int] | None = None
+    kind: _Word
+    auction_id: cow.Number = None
+    solution_id: _SolutionId | list[_SolutionId] | None = None
 
 
 class Heard(Struct, frozen=True):
@@ -264,7 +270,7 @@ class Reply(Struct, frozen=True):
     """An answer with what the ledger keeps of it. ``auction`` is empty for a quote.
 
     ``due`` is when it must be out, in Unix seconds; ``joinable`` the orders that may be solved
-    together.
+    together; ``singles`` the baseline, for the process that goes on from it.
     """
 
     auction: str
@@ -273,6 +279,7 @@ class Reply(Struct, frozen=True):
     due: float
     left_out: tuple[str, ...] = ()
     joinable: int = 0
+    singles: tuple[Single, ...] = ()
 
 
 Answer = Reply | Rejection

@@ -9,6 +9,7 @@ import msgspec
 from msgspec import Struct
 
 from solver.core.batch import Terms
+from solver.core.derivation import Decision, Derived, Draw, Move
 from solver.core.intent import digest_of
 from solver.core.pools import (
     BookPool,
@@ -29,10 +30,21 @@ from solver.core.pools import (
     WeightedPool,
     WeightedVersion,
 )
-from solver.core.types import BPS, UINT256_MAX, JsonObject, Rejection, Token, TokenId
+from solver.core.proof import node_name
+from solver.core.types import (
+    BPS,
+    UINT256_MAX,
+    JsonObject,
+    Kind,
+    Rejection,
+    Solution,
+    Token,
+    TokenId,
+)
 from solver.core.types import Intent as CoreIntent
 from solver.core.venue import BlockRef, Pool, Quote, Snapshot, StatesRoutes, described
 from solver.wire.jsonio import (
+    Amount,
     Invalid,
     amount,
     camel,
@@ -40,6 +52,15 @@ from solver.wire.jsonio import (
     invalid,
     positive,
     whole,
+)
+from solver.wire.solution import (
+    FillDocument,
+    InventoryDocument,
+    LegDocument,
+    fills_document,
+    inventory_document,
+    legs_document,
+    solution_document,
 )
 from solver.wire.swap import SwapDocument, swap_from_core, swap_to_core
 
@@ -90,9 +111,25 @@ class InstanceTerms(Struct, frozen=True, rename="camel", forbid_unknown_fields=T
     capital_bps: int = 0
 
 
+class InstanceProposal(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """What was sent for a recorded batch, and the surplus and its bound at the time.
+
+    From the orders' amounts, the amounts into the pools and the rates the rest is derived again.
+    """
+
+    fills: list[FillDocument]
+    legs: list[LegDocument]
+    inventory: list[InventoryDocument]
+    clearing: dict[str, tuple[Amount, Amount]]
+    dust: dict[str, Amount]
+    stage: str
+    value: str
+    bound: str
+
+
 class Instance(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """The whole file. ``seed`` decides the order of service where it is free; a recorded batch has
-    the hash of its snapshot there.
+    the hash of its snapshot there, and in ``proposal`` what was sent for it.
     """
 
     format: str
@@ -103,6 +140,7 @@ class Instance(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     price_source: str = ""
     seed: str = ""
     terms: InstanceTerms = InstanceTerms()
+    proposal: InstanceProposal | None = None
 
 
 def terms_to_core(instance: Instance) -> Terms:
@@ -125,8 +163,9 @@ def from_core(
     terms: Terms,
     settlements: Mapping[int, str],
     tokens: Mapping[TokenId, Token],
+    solution: Solution | None = None,
 ) -> Instance:
-    """A batch as a file from which it is solved again to the unit.
+    """A batch, and what was sent for it, as a file from which it is solved again.
 
     Pools of kinds that the format does not have are left out; :func:`omitted_pools` names them.
     """
@@ -173,7 +212,61 @@ def from_core(
             terms.max_impact_bps,
             terms.capital_bps,
         ),
+        None if solution is None else _proposal(solution),
     )
+
+
+def _proposal(solution: Solution) -> InstanceProposal:
+    said, proven = solution_document(solution), solution.certificate
+    return InstanceProposal(
+        said.fills, said.legs, said.inventory, said.clearing, said.dust, said.stage,
+        proven.value, proven.bound,
+    )  # fmt: skip
+
+
+def decision_of(proposal: InstanceProposal, intents: Sequence[CoreIntent]) -> Decision:
+    """What of a proposal was decided; the rest follows. Raises Invalid."""
+    exact_out = {intent.digest for intent in intents if intent.swap.kind is Kind.EXACT_OUT}
+    amounts = {
+        fill.digest: whole(
+            fill.buy if fill.digest in exact_out else fill.sell, f"/proposal/fills/{number}"
+        )
+        for number, fill in enumerate(proposal.fills)
+    }
+    moves = [
+        Move(*_moved(leg, f"/proposal/legs/{number}"), leg.pool)
+        for number, leg in enumerate(proposal.legs)
+    ]
+    draws = [
+        Draw(*_moved(use, f"/proposal/inventory/{number}"))
+        for number, use in enumerate(proposal.inventory)
+    ]
+    rates = {
+        pair: (whole(buy, place), whole(sell, place))
+        for pair, (buy, sell) in proposal.clearing.items()
+        for place in [f"/proposal/clearing/{escape(pair)}"]
+    }
+    return Decision(amounts, tuple(moves), tuple(draws), rates)
+
+
+def derived_again(proposal: InstanceProposal, derived: Derived) -> InstanceProposal:
+    """The proposal with everything that follows from its decisions written anew."""
+    return msgspec.structs.replace(
+        proposal,
+        fills=fills_document(derived.fills),
+        legs=legs_document(derived.legs),
+        inventory=inventory_document(derived.inventory),
+        dust={node_name(node): str(amount) for node, amount in derived.dust.items()},
+    )
+
+
+def _moved(move: LegDocument | InventoryDocument, pointer: str) -> tuple[TokenId, TokenId, int]:
+    """From, to and how much goes in. Raises Invalid."""
+    try:
+        ends = _token(move.token_in), _token(move.token_out)
+    except ValueError as error:
+        raise Invalid("bad_token", str(error), pointer) from error
+    return *ends, whole(move.amount_in, f"{pointer}/amountIn")
 
 
 def omitted_pools(snapshot: Snapshot) -> list[str]:

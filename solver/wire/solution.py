@@ -10,7 +10,16 @@ from collections.abc import Iterable
 import msgspec
 from msgspec import Struct
 
-from solver.core.types import Certificate, Leaf, Leg, OpenReason, Solution, StandAlone
+from solver.core.types import (
+    Certificate,
+    Fill,
+    InventoryUse,
+    Leaf,
+    Leg,
+    OpenReason,
+    Solution,
+    StandAlone,
+)
 from solver.wire.jsonio import Amount
 
 #: What binds where an order was routed alone, so that no row of a program did.
@@ -131,17 +140,9 @@ def alone_document(answers: Iterable[StandAlone]) -> list[AloneDocument]:
 def solution_document(solution: Solution, warnings: Iterable[str] = ()) -> SolutionDocument:
     """The document of a solution."""
     return SolutionDocument(
-        [
-            FillDocument(fill.digest, str(fill.sell), str(fill.buy), str(fill.fee))
-            for fill in solution.fills
-        ],
+        fills_document(solution.fills),
         legs_document(solution.legs),
-        [
-            InventoryDocument(
-                str(use.token_in), str(use.token_out), str(use.amount_in), str(use.amount_out)
-            )
-            for use in solution.inventory
-        ],
+        inventory_document(solution.inventory),
         {pair: (str(rate[0]), str(rate[1])) for pair, rate in solution.clearing.items()},
         {token: str(amount) for token, amount in solution.dust.items()},
         [reason_document(reason) for reason in solution.open],
@@ -176,6 +177,23 @@ def reason_document(reason: OpenReason, decimals: tuple[int, int] | None = None)
         best_rate_per_token=whole[0],
         limit_rate_per_token=whole[1],
     )
+
+
+def fills_document(fills: Iterable[Fill]) -> list[FillDocument]:
+    """The documents of fills."""
+    return [
+        FillDocument(fill.digest, str(fill.sell), str(fill.buy), str(fill.fee)) for fill in fills
+    ]
+
+
+def inventory_document(uses: Iterable[InventoryUse]) -> list[InventoryDocument]:
+    """The documents of uses of the inventory."""
+    return [
+        InventoryDocument(
+            str(use.token_in), str(use.token_out), str(use.amount_in), str(use.amount_out)
+        )
+        for use in uses
+    ]
 
 
 def legs_document(legs: Iterable[Leg]) -> list[LegDocument]:

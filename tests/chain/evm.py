@@ -46,20 +46,21 @@ _START_SECONDS = 30.0
 _NUMBERS = count(1)  # nonces and batch ids, each used once
 
 
-def _fields(text: str) -> list[dict[str, str]]:
+def fields_of(text: str) -> list[dict[str, str]]:
+    """The fields of an EIP-712 type, as eth_account wants them."""
     pairs = (field.split() for field in text.split(","))
     return [{"name": name, "type": kind} for kind, name in pairs]
 
 
 #: The signed type, written out a second time on purpose: the oracle must not share the field
 #: list of the code that it judges.
-SWAP_FIELDS = _fields(
+SWAP_FIELDS = fields_of(
     "address owner,bytes32 account,address receiver,uint256 sellChain,bytes32 sellAsset,"
     "uint256 buyChain,bytes32 buyAsset,uint256 sellAmount,uint256 buyAmount,string kind,"
     "bool partialFill,uint256 nonce,uint64 validFrom,uint64 validUntil,uint64 fillDeadline,"
     "uint64 refundAfter,uint256 maxFee,uint256 minHealth,bytes32 extension"
 )
-ATTESTATION_FIELDS = _fields("uint256 fillChain,bytes32 orderId,bytes32 fillHash")
+ATTESTATION_FIELDS = fields_of("uint256 fillChain,bytes32 orderId,bytes32 fillHash")
 
 
 @dataclass(frozen=True)
@@ -171,35 +172,46 @@ class Chain:
         self, contract: Contract, name: str, *args: Any, sender: Actor, at: int | None = None
     ) -> TxReceipt:
         """A transaction that must succeed; when it does not, the test fails with the reason."""
-        tx = {"to": str(contract.address), "data": calldata(contract, name, *args)}
-        receipt = self._transact(tx, sender, at)
+        return self.send_data(contract, calldata(contract, name, *args), sender=sender, at=at)
+
+    def send_data(
+        self, contract: Contract, data: str, *, sender: Actor, at: int | None = None
+    ) -> TxReceipt:
+        """The same with calldata that is encoded already."""
+        receipt = self._transact({"to": str(contract.address), "data": data}, sender, at)
         if receipt["status"] != 1:
-            reason = self.try_call(contract, name, *args, sender=sender, at=self.time)
-            raise AssertionError(f"{name} was refused: {reason}")
+            reason = self.try_data(contract, data, sender=sender, at=self.time)
+            raise AssertionError(f"{data[:10]} was refused: {reason}")
         return receipt
 
     def refused(
         self, contract: Contract, name: str, *args: Any, sender: Actor, at: int | None = None
     ) -> Revert:
         """The reason for which a call is refused, after it was refused as a transaction too."""
+        return self.refused_data(contract, calldata(contract, name, *args), sender=sender, at=at)
+
+    def refused_data(
+        self, contract: Contract, data: str, *, sender: Actor, at: int | None = None
+    ) -> Revert:
+        """The same with calldata that is encoded already."""
         when = self.time + 1 if at is None else at
-        reason = self.try_call(contract, name, *args, sender=sender, at=when)
-        assert reason is not None, f"{name} was not refused"
-        tx = {"to": str(contract.address), "data": calldata(contract, name, *args)}
-        receipt = self._transact(tx, sender, when)
-        assert receipt["status"] == 0, f"{name} was refused as a call, not as a transaction"
+        reason = self.try_data(contract, data, sender=sender, at=when)
+        assert reason is not None, f"{data[:10]} was not refused"
+        receipt = self._transact({"to": str(contract.address), "data": data}, sender, when)
+        assert receipt["status"] == 0, f"{data[:10]} was refused as a call, not as a transaction"
         return reason
 
     def try_call(
         self, contract: Contract, name: str, *args: Any, sender: Actor, at: int | None = None
     ) -> Revert | None:
         """What a call would be refused for, None if it would pass. Changes nothing."""
-        tx = {
-            "from": sender.address,
-            "to": str(contract.address),
-            "data": calldata(contract, name, *args),
-            "gas": hex(GAS),
-        }
+        return self.try_data(contract, calldata(contract, name, *args), sender=sender, at=at)
+
+    def try_data(
+        self, contract: Contract, data: str, *, sender: Actor, at: int | None = None
+    ) -> Revert | None:
+        """The same with calldata that is encoded already."""
+        tx = {"from": sender.address, "to": str(contract.address), "data": data, "gas": hex(GAS)}
         block = {"time": hex(self.time + 1 if at is None else at)}
         endpoint = RPCEndpoint("eth_call")
         answer = self.w3.provider.make_request(endpoint, [tx, "latest", {}, block])

@@ -104,9 +104,12 @@ def _check_route(row: demo.Shown, hops: Sequence[v1.HopView]) -> None:
 
 
 def _check_recorded(daemon: Daemon, directory: Path) -> None:
-    """Every batch is a file that `thalweg solve` solves again to the unit."""
+    """Every batch is a file that `thalweg solve` solves again to the unit, and replays."""
     for batch in daemon.ledger.book.batches.values():
-        path = directory / "batches" / f"{batch.id[2:18]}.json"
+        path = directory / "batches" / f"{batch.id[2:18]}.json.zst"
+        again = CliRunner().invoke(app, ["replay", str(path), "--json"])
+        assert again.exit_code == 0, again.stdout
+        assert json.loads(again.stdout)["differs"] == ""
         result = CliRunner().invoke(app, ["solve", str(path), "--json"])
         assert result.exit_code == 0, result.stderr
         answer = json.loads(result.stdout)

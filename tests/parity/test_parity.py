@@ -10,8 +10,9 @@ import pytest
 from typer.testing import CliRunner
 
 from solver.cli import EXIT_DONE, app
-from solver.core import crypto
+from solver.core import crypto, gpv2
 from solver.core.pools import constant_product_in, constant_product_out
+from solver.core.types import Kind
 from tests.parity.cases import files, load
 
 SUPPORTED = {"constantProduct", "weightedProduct", "stable", "concentratedLiquidity", "limitOrder"}
@@ -119,29 +120,30 @@ def test_uniswap_v2(path: Path) -> None:
     assert checked > 100
 
 
-def _cow_word(kind: str, value: Any) -> bytes:
-    if kind == "string":
-        return crypto.keccak(value.encode())
-    if kind in ("address", "bytes32"):
-        return crypto.word(value)
-    return crypto.word(int(value))
-
-
-def _cow_digest(order_type: str, separator: str, order: dict[str, Any]) -> bytes:
-    fields = [part.split(" ") for part in order_type[len("Order(") : -1].split(",")]
-    words = [crypto.keccak(order_type.encode())]
-    words += [_cow_word(kind, order[name]) for kind, name in fields]
-    return crypto.typed_digest(bytes.fromhex(separator[2:]), crypto.keccak(b"".join(words)))
+def _cow_order(fields: dict[str, Any]) -> gpv2.Order:
+    return gpv2.Order(
+        fields["sellToken"],
+        fields["buyToken"],
+        int(fields["sellAmount"]),
+        int(fields["buyAmount"]),
+        fields["validTo"],
+        {"sell": Kind.EXACT_IN, "buy": Kind.EXACT_OUT}[fields["kind"]],
+        fields["partiallyFillable"],
+        fields["receiver"],
+        fields["appData"],
+        int(fields["feeAmount"]),
+    )
 
 
 @pytest.mark.parametrize("path", files("signing-vectors", "cow.json"))
 def test_signing_vectors(path: Path) -> None:
     data = load(path)
     uid = data["order_uid"]
-    digest = _cow_digest(data["order_type"], uid["domain_separator"], uid["order"])
-    assert uid["expected_uid"].startswith("0x" + digest.hex())
+    separator = bytes.fromhex(uid["domain_separator"][2:])
+    assert gpv2.uid_of(_cow_order(uid["order"]), uid["owner"], separator) == uid["expected_uid"]
     for case in data["order_signatures"]:
-        digest = _cow_digest(data["order_type"], case["domain_separator"], case["order"])
+        separator = bytes.fromhex(case["domain_separator"][2:])
+        digest = gpv2.digest_of(_cow_order(case["order"]), separator)
         if case["scheme"] == "ethsign":
             digest = crypto.keccak(b"\x19Ethereum Signed Message:\n32" + digest)
         signer = crypto.recover(digest, bytes.fromhex(case["signature"][2:]))
