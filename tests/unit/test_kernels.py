@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.markets import Shape, generate, move
+from benchmarks.markets import Shape, generate
 from solver.core import curves, kernels
 from solver.core.kernels import LINEAR, LOG, PRODUCT, STABLE, WEIGHTED, WIDTH, Array
 from solver.core.routing import arcs as table_kernels
@@ -222,41 +222,6 @@ def test_best_trades_beat_all_others(seed: int) -> None:
             other = max(x, 1.0) * factor
             got = table_kernels.arc_output(kind, p, place, network.rows, other)
             assert price_out * got - price_in * other <= value + 1e-12 * max(other, x)
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_an_updated_network_equals_a_fresh_one(seed: int) -> None:
-    market = generate(Shape(120, noisy=seed == 2), seed)
-    network = Network(market.pools, market.prices)
-    network.rates(1000.0)
-    for block in range(4):
-        market, moved = move(market, 100 * seed + block, share=0.3)
-        changed = network.update(moved)
-        assert len(changed) >= len(moved)
-    fresh = Network(market.pools, market.prices)
-    assert network.tokens == fresh.tokens
-    for name in ("tail", "head", "pool", "kind", "par", "spot", "in_spot", "unit"):
-        assert np.array_equal(getattr(network, name), getattr(fresh, name)), name
-    for name in ("reserve", "weight", "into", "out", "gross", "excess", "ann", "coin_in"):
-        assert np.array_equal(getattr(network.joint, name), getattr(fresh.joint, name)), name
-    assert np.array_equal(network.rates(1000.0), fresh.rates(1000.0))
-    for a in range(network.arc_count):
-        for mine, other in zip(_rows(network, a), _rows(fresh, a), strict=True):
-            assert np.array_equal(mine, other)
-
-
-def _rows(network: Network, a: int) -> list[Array]:
-    if network.kind[a] < TICKS:
-        return []
-    first, count = int(network.table[a, 0]), int(network.table[a, 1])
-    return [network.rows[first + k] for k in range(count)]
-
-
-def test_an_unknown_or_changed_pool_is_refused() -> None:
-    market = generate(Shape(20), 1)
-    network = Network(market.pools[:-1], market.prices)
-    with pytest.raises(KeyError):
-        network.update([market.pools[-1]])
 
 
 def test_tokens_without_a_price_take_no_part() -> None:

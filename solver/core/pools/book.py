@@ -61,14 +61,11 @@ class BookPool(Struct, frozen=True, kw_only=True):
 
     def arcs(self) -> Sequence[Arc]:
         """Both sides, prices net of the fee, lots ignored: an outer bound of what can be done."""
-        fee = self.taker_fee_bps / BPS
-        sell = tuple(
-            (float(level.lots * self.lot_size), level.price * (1 - fee) / self.lot_size)
-            for level in self.bids
-        )
+        fee, lot = self.taker_fee_bps / BPS, self.lot_size
+        net, gross = 1 - fee, 1 + fee
+        sell = tuple([(float(level.lots * lot), level.price * net / lot) for level in self.bids])
         buy = tuple(
-            (level.lots * level.price * (1 + fee), self.lot_size / (level.price * (1 + fee)))
-            for level in self.asks
+            [(level.lots * level.price * gross, lot / (level.price * gross)) for level in self.asks]
         )
         gas = self.gas + self.gas_per_level
         arcs = (

@@ -244,11 +244,14 @@ class StablePool(Struct, frozen=True, kw_only=True):
         except Reverts:
             return ()
         units = tuple(float(balance) for balance in balances)
-        scales = tuple(self._scale(k).factor / ONE for k in range(len(self.coins)))
-        ann = self.amp * len(self.coins) / AMP_PRECISION
+        coins = self.coins
+        scales = tuple([s * rate / ONE for s, rate in zip(self.scaling, self.rates, strict=True)])
+        ann = self.amp * len(coins) / AMP_PRECISION
         return tuple(
-            StableArc(self.coins[i], self.coins[o], i, o, units, scales, ann, fee, 0.0, self.gas)
-            for i, o in permutations(range(len(self.coins)), 2)
+            [
+                StableArc(coins[i], coins[o], i, o, units, scales, ann, fee, 0.0, self.gas)
+                for i, o in permutations(range(len(coins)), 2)
+            ]
         )
 
     def encode(self, leg: Leg) -> Sequence[Call]:

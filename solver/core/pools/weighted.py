@@ -160,19 +160,16 @@ class WeightedPool(Struct, frozen=True, kw_only=True):
         fee = self.fee / ONE
         if fee >= 1.0:
             return ()
+        coins = [
+            (token, float(balance), weight / ONE)
+            for token, balance, weight in zip(self.coins, self.balances, self.weights, strict=True)
+            if balance > 0 and weight > 0
+        ]
         return tuple(
-            WeightedArc(
-                self.coins[i],
-                self.coins[o],
-                float(self.balances[i]),
-                float(self.balances[o]),
-                self.weights[i] / ONE,
-                self.weights[o] / ONE,
-                fee,
-                self.gas,
-            )
-            for i, o in permutations(range(len(self.coins)), 2)
-            if min(self.balances[i], self.balances[o], self.weights[i], self.weights[o]) > 0
+            [
+                WeightedArc(a, b, sold, bought, weight_a, weight_b, fee, self.gas)
+                for (a, sold, weight_a), (b, bought, weight_b) in permutations(coins, 2)
+            ]
         )
 
     def encode(self, leg: Leg) -> Sequence[Call]:

@@ -31,33 +31,36 @@ class Coins:
     """
 
     def __init__(
-        self, pools: Sequence[tuple[Arc, ...]], index: Mapping[TokenId, int], unit: Array
+        self, pools: Sequence[Sequence[Arc]], index: Mapping[TokenId, int], unit: Array
     ) -> None:
         """``unit[t]`` is base units of token t per unit of the caller's; no coin may be empty."""
-        tokens: list[int] = []
-        starts = [0]
-        self._sides: list[tuple[int, ...]] = []
-        for arcs in pools:
-            sides = {arc.token_in: k for k, arc in enumerate(arcs)}
-            first = arcs[0]
-            if isinstance(first, StableArc):
-                coins = [-1] * len(first.balances)
-                for arc in arcs:
-                    assert isinstance(arc, StableArc)
-                    coins[arc.index_in] = index[arc.token_in]
-            else:
-                coins = [index[token] for token in sides]
-            tokens += coins
-            starts.append(len(tokens))
-            self._sides.append(tuple(sides.values()))
-        self._unit = unit
-        self.start: IntArray = np.array(starts, np.int64)
-        self.token: IntArray = np.array(tokens, np.int64)
-        self.reserve, self.weight, self.into, self.out, self.gross = np.ones((5, len(tokens)))
+        self._index, self._unit = index, unit
+        self._layouts = [self._layout(arcs) for arcs in pools]
+        tokens = [coins for coins, _ in self._layouts]
+        self.start: IntArray = np.cumsum([0, *map(len, tokens)])
+        self.token: IntArray = np.array([t for coins in tokens for t in coins], np.int64)
+        self.reserve, self.weight, self.into, self.out, self.gross = np.ones((5, len(self.token)))
         self.ann, self.excess = np.zeros((2, len(pools)))
         self.write(enumerate(pools))
 
-    def write(self, pools: Iterable[tuple[int, tuple[Arc, ...]]]) -> None:
+    def takes(self, j: int, arcs: Sequence[Arc]) -> bool:
+        """Whether the arcs are those of pool j in another state."""
+        return is_joint(arcs) and self._layout(arcs) == self._layouts[j]
+
+    def _layout(self, arcs: Sequence[Arc]) -> tuple[list[int], list[int]]:
+        """The token of every coin, and for every token an arc that takes it in."""
+        sides = {arc.token_in: k for k, arc in enumerate(arcs)}
+        first = arcs[0]
+        if not isinstance(first, StableArc):
+            return [self._index[token] for token in sides], list(sides.values())
+        coins = [-1] * len(first.balances)
+        for k in sides.values():
+            arc = arcs[k]
+            assert isinstance(arc, StableArc)
+            coins[arc.index_in] = self._index[arc.token_in]
+        return coins, list(sides.values())
+
+    def write(self, pools: Iterable[tuple[int, Sequence[Arc]]]) -> None:
         """The states of pools, each with its number; their coins and tokens stay."""
         numbers: list[tuple[int, float, float]] = []
         amounts: list[float] = []
@@ -72,7 +75,7 @@ class Coins:
                 fees += [first.fee_in] * len(first.balances)
                 continue
             numbers.append((j, 0.0, 0.0))
-            for k in self._sides[j]:
+            for k in self._layouts[j][1]:
                 arc = arcs[k]
                 assert isinstance(arc, WeightedArc)
                 amounts.append(arc.reserve_in)

@@ -9,13 +9,13 @@ pools, only their rows are written again.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from math import inf
 
 import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from solver.core import curves
 from solver.core.graph import sample
 from solver.core.kernels import Array, IntArray
 from solver.core.routing import arcs as kernel
@@ -24,7 +24,7 @@ from solver.core.routing.coins import Coins, is_joint
 from solver.core.routing.sheet import Sheet
 from solver.core.routing.sparse import System
 from solver.core.types import TokenId
-from solver.core.venue import Arc, DeclaresArcs, Pool, StableArc, StatesRoutes
+from solver.core.venue import Arc, DeclaresArcs, Pool, StatesRoutes
 
 IndexArray = NDArray[np.int32]
 _MOST_SCALE = 1e6  # prices in terms of a token that is worth less say nothing
@@ -74,45 +74,40 @@ class Network:
             twice = next(name for k, name in enumerate(names) if name in names[:k])
             raise ValueError(f"{twice} is there twice")
         self._number: dict[str, int] = {}
-        self._held: list[tuple[Arc, ...]] = []
-        tail: list[int] = []
-        head: list[int] = []
-        first = [0]
+        rows: list[tuple[Arc, ...]] = []
         for pool in pools:
-            arcs = self._priced(pool)
-            if not arcs:
-                continue
-            self._number[pool.id] = len(self.pools)
-            self.pools.append(pool)
-            self._held.append(arcs)
-            for arc in arcs:
-                tail.append(self.index.setdefault(arc.token_in, len(self.index)))
-                head.append(self.index.setdefault(arc.token_out, len(self.index)))
-            first.append(len(tail))
+            if own := self._priced(pool):
+                self._number[pool.id] = len(rows)
+                self.pools.append(pool)
+                rows.append(own)
+        arcs = list(chain.from_iterable(rows))
+        tail, head = [], []
+        for arc in arcs:
+            tail.append(self.index.setdefault(arc.token_in, len(self.index)))
+            head.append(self.index.setdefault(arc.token_out, len(self.index)))
         self.tokens: list[TokenId] = list(self.index)
         self.tail: IndexArray = np.array(tail, np.int32)
         self.head: IndexArray = np.array(head, np.int32)
-        self.first_arc: IntArray = np.array(first, np.int64)
-        self.pool: IndexArray = np.repeat(
-            np.arange(len(self.pools), dtype=np.int32), np.diff(self.first_arc)
-        )
-        self.pool_gas: Array = np.array([_gas(arcs) for arcs in self._held], float)
+        counts = np.array([len(own) for own in rows], np.int64)
+        self.first_arc: IntArray = np.append(0, np.cumsum(counts))
+        self.pool: IndexArray = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
+        self.pool_gas: Array = _most_gas(arcs, counts)
         self.unit: Array = np.array([1.0 / prices[token] for token in self.tokens])
         self._sheet = Sheet(self.unit[self.tail], self.unit[self.head])
         self.kind, self.par, self.table = self._sheet.kind, self._sheet.par, self._sheet.table
-        self._sheet.write(zip(first, self._held, strict=False))
-        self.joint = Joints(self, self._held)
-        self.spot: Array = np.empty(len(tail))
+        self._sheet.write(range(len(arcs)), arcs)
+        self.joint = Joints(self, rows)
+        self.spot: Array = np.empty(len(arcs))
         self._adjacency()
         self._rates: dict[int, tuple[Array, int]] = {}
-        self._written: IntArray = np.zeros(len(tail), np.int64)
+        self._written: IntArray = np.zeros(len(arcs), np.int64)
         self.block = 0
         # what :mod:`whole` and :mod:`arbitrage` remember; the yields by token are of this block
         self.system: System | None = None
         self.settled: Settled | None = None
         self.yields: dict[int, object] = {}
         self.fair_yield: float | None = None
-        self._refresh(np.arange(len(tail)))
+        self._refresh(np.arange(len(arcs)))
 
     @property
     def arc_count(self) -> int:
@@ -131,35 +126,46 @@ class Network:
         one is as it was.
         """
         given = {pool.id: pool for pool in pools}
-        moved: dict[int, tuple[Arc, ...]] = {}
+        rows: list[tuple[Arc, ...]] = []
+        moved: list[int] = []
         for name, pool in given.items():
-            arcs = self._priced(pool)
-            number = self._number.get(name, -1)
-            before = self._held[number] if number >= 0 else ()
-            if name not in self._given or not _are_alike(arcs, before):
-                raise KeyError(f"{name} has other arcs than before")
-            if arcs:
-                moved[number] = arcs
+            own = self._priced(pool)
+            if own or name in self._number:
+                rows.append(own)
+                moved.append(self._number[name])
+            elif name not in self._given:
+                raise KeyError(f"{name} is new")
+        numbers: IntArray = np.array(moved, np.int64)
+        first, end = self.first_arc[numbers], self.first_arc[numbers + 1]
+        places = _spans(first, end)
+        arcs = list(chain.from_iterable(rows))
+        joint = [
+            (j, own)
+            for j, own in zip(self.joint.of_pool[numbers].tolist(), rows, strict=True)
+            if j >= 0
+        ]
+        if not (
+            [len(own) for own in rows] == (end - first).tolist()
+            and self._named(self.tail[places]) == [arc.token_in for arc in arcs]
+            and self._named(self.head[places]) == [arc.token_out for arc in arcs]
+            and self._sheet.takes(places, arcs)
+            and all(self.joint.takes(j, own) for j, own in joint)
+        ):
+            raise KeyError("a pool has other arcs than before")
         self._given.update(given)
         if not moved:
-            return np.empty(0, np.int64)
-        for number, arcs in moved.items():
+            return places
+        for number in moved:
             self.pools[number] = given[self.pools[number].id]
-            self._held[number] = arcs
-        numbers = np.fromiter(moved, np.int64, len(moved))
-        first, joint = self.first_arc[numbers], self.joint.of_pool[numbers]
-        self.pool_gas[numbers] = [_gas(arcs) for arcs in moved.values()]
-        self._sheet.write(zip(first.tolist(), moved.values(), strict=True))
-        self.joint.write(
-            (j, arcs) for j, arcs in zip(joint.tolist(), moved.values(), strict=True) if j >= 0
-        )
+        self.pool_gas[numbers] = _most_gas(arcs, end - first)
+        self._sheet.write(places.tolist(), arcs)
+        self.joint.write(joint)
         self.block += 1
         self.yields.clear()
         self.fair_yield = None
-        changed = np.sort(_spans(first, self.first_arc[numbers + 1]))
-        self._written[changed] = self.block
-        self._refresh(changed)
-        return changed
+        self._written[places] = self.block
+        self._refresh(places)
+        return np.sort(places)
 
     @property
     def prices(self) -> Mapping[TokenId, float]:
@@ -228,6 +234,9 @@ class Network:
             arc for arc in arcs if self._is_priced(arc.token_in) and self._is_priced(arc.token_out)
         )
 
+    def _named(self, numbers: IndexArray) -> list[TokenId]:
+        return [self.tokens[number] for number in numbers.tolist()]
+
     def _is_priced(self, token: TokenId) -> bool:
         return 0.0 < self._prices.get(token, 0.0) < inf
 
@@ -287,29 +296,11 @@ def _spans(first: IntArray, end: IntArray) -> IntArray:
     return np.repeat(end - np.cumsum(count), count) + np.arange(int(count.sum()))
 
 
-def _gas(arcs: Sequence[Arc]) -> int:
-    return max([arc.gas for arc in arcs])
-
-
-def _are_alike(arcs: Sequence[Arc], before: Sequence[Arc]) -> bool:
-    """Whether arcs can be written over others: of the same kinds, between the same coins."""
-    if len(arcs) != len(before):
-        return False
-    for arc, old in zip(arcs, before, strict=True):
-        if (
-            type(arc) is not type(old)
-            or arc.token_in != old.token_in
-            or arc.token_out != old.token_out
-        ):
-            return False
-        if type(arc) is StableArc and type(old) is StableArc:
-            now, then = (
-                (side.index_in, side.index_out, len(side.balances), curves.is_curved(side))
-                for side in (arc, old)
-            )
-            if now != then:
-                return False
-    return True
+def _most_gas(arcs: Sequence[Arc], counts: IntArray) -> Array:
+    """The gas of the dearest arc of each pool."""
+    if not arcs:
+        return np.empty(0)
+    return np.maximum.reduceat([float(arc.gas) for arc in arcs], np.cumsum(counts) - counts)
 
 
 class Joints(Coins):

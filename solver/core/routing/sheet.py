@@ -7,7 +7,7 @@ units. A table is written over the one before while it fits; then it moves to th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -34,6 +34,13 @@ from solver.core.venue import (
     WeightedArc,
 )
 
+_KINDS: dict[type[Arc], int] = {
+    ConstantProductArc: PRODUCT,
+    WeightedArc: WEIGHTED,
+    StableArc: STABLE,
+    TicksArc: TICKS,
+    LevelsArc: STEPS,
+}
 _ROOM = 4  # rows that a table may grow by before it moves
 
 
@@ -54,8 +61,14 @@ class Sheet:
         self._room: IntArray = np.zeros(count, np.int64)
         self._ticks: dict[int, TickTable] = {}
 
-    def write(self, pools: Iterable[tuple[int, tuple[Arc, ...]]]) -> None:
-        """Write the arcs of pools, each with the number of its first arc."""
+    def takes(self, places: IntArray, arcs: Sequence[Arc]) -> bool:
+        """Whether the arcs are of the kinds that were written there; no kind takes the place of an
+        empty stable arc.
+        """
+        return bool(np.array_equal(self.kind[places], [_KINDS[type(arc)] for arc in arcs]))
+
+    def write(self, places: Iterable[int], arcs: Iterable[Arc]) -> None:
+        """Write arcs, each with its number."""
         product: list[float] = []
         weighted: list[float] = []
         stable: list[float] = []
@@ -64,39 +77,38 @@ class Sheet:
         tables: list[tuple[int, TickTable]] = []
         books: list[tuple[int, int]] = []
         levels: list[tuple[float, float]] = []
-        for a, arcs in pools:
-            for arc in arcs:
-                if type(arc) is ConstantProductArc:
-                    product += (a, arc.reserve_in, arc.reserve_out, arc.fee)
-                elif type(arc) is WeightedArc:
-                    ratio = arc.weight_in / arc.weight_out
-                    weighted += (a, arc.reserve_in, arc.reserve_out, arc.fee, ratio)
-                elif type(arc) is TicksArc:
-                    ticks += (a, arc.start, arc.fee)
-                    if self._ticks.get(a) is not arc.table:
-                        self._ticks[a] = arc.table
-                        tables.append((a, arc.table))
-                elif type(arc) is LevelsArc:
-                    books.append((a, len(arc.levels)))
-                    levels += arc.levels
-                elif type(arc) is StableArc:
-                    count = len(arc.balances)
-                    stable += (a, arc.ann, count, arc.index_in, arc.index_out)
-                    stable += (arc.fee_in, arc.fee_out)
-                    coins += arc.balances
-                    coins += arc.scales
-                a += 1
+        for a, arc in zip(places, arcs, strict=True):
+            if type(arc) is ConstantProductArc:
+                product += (a, arc.reserve_in, arc.reserve_out, arc.fee)
+            elif type(arc) is WeightedArc:
+                ratio = arc.weight_in / arc.weight_out
+                weighted += (a, arc.reserve_in, arc.reserve_out, arc.fee, ratio)
+            elif type(arc) is TicksArc:
+                ticks += (a, arc.start, arc.fee)
+                if self._ticks.get(a) is not arc.table:
+                    self._ticks[a] = arc.table
+                    tables.append((a, arc.table))
+            elif type(arc) is LevelsArc:
+                books.append((a, len(arc.levels)))
+                levels += arc.levels
+            elif type(arc) is StableArc:
+                count = len(arc.balances)
+                stable += (a, arc.ann, count, arc.index_in, arc.index_out)
+                stable += (arc.fee_in, arc.fee_out)
+                coins += arc.balances
+                coins += arc.scales
         units = self._unit_in, self._unit_out, self.kind, self.par
         if product:
             _write_products(_matrix(product, 4), *units)
         if weighted:
             _write_weighted(_matrix(weighted, 5), *units)
         if stable:
-            _write_stable(_matrix(stable, 7), np.array(coins, float), *units)
+            _write_stable(_matrix(stable, 7), np.fromiter(coins, float, len(coins)), *units)
         if books:
-            places = np.array(books)
-            self._place(places[:, 0], places[:, 1] + 1)
-            _write_steps(places, _matrix(levels, 2), *units, self.table, self.rows)
+            counts = np.array(books)
+            self._place(counts[:, 0], counts[:, 1] + 1)
+            flat = [number for level in levels for number in level]
+            _write_steps(counts, _matrix(flat, 2), *units, self.table, self.rows)
         if ticks:
             self._place(
                 np.array([a for a, _ in tables], np.int64),
@@ -127,8 +139,8 @@ class Sheet:
             self.rows = larger
 
 
-def _matrix(numbers: list[float] | list[tuple[float, float]], columns: int) -> Array:
-    return np.array(numbers, float).reshape(-1, columns)
+def _matrix(numbers: list[float], columns: int) -> Array:
+    return np.fromiter(numbers, float, len(numbers)).reshape(-1, columns)
 
 
 @compiled
