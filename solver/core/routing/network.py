@@ -191,7 +191,7 @@ class Network:
 
     def curves(self, number: int) -> tuple[Arc, ...]:
         """What the arcs of a pool are made of, in their order."""
-        return self._held[number]
+        return self._priced(self.pools[number])
 
     def rates(self, size: float) -> Array:
         """f(s)/s of every arc at the grid size nearest to ``size`` (a factor of two apart).
