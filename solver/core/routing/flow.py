@@ -16,6 +16,7 @@ from solver.core.routing.arcs import Table, arc_output
 from solver.core.routing.joint import pair_output
 
 Mask = NDArray[np.bool_]
+_MOST = 1.0 - 1e-12  # of a balance that a joint pool may give
 
 
 @compiled
@@ -165,6 +166,8 @@ def push(
                     state[first:last], weight[first:last], ann[joint[a]],
                     i - first, j - first, into[i] * x,
                 )  # fmt: skip
+                # what rounding calls all of a balance leaves a part of it that the next must find
+                given = min(given, state[j] * _MOST)
                 state[i] += gross[i] * x
                 state[j] -= given
                 balance[head[a]] += out[j] * given
