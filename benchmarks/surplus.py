@@ -113,6 +113,7 @@ def measure(case: Case, seeds: Sequence[int], count: int) -> dict[str, Any]:
         "unreachablePairs": unreachable,
         "surplusBps": {name: _box(values) for name, values in surplus.items()},
         "worse": len(worse),
+        "worseBeyondTolerance": sum(item["bps"] < -_TOLERANCE * 1e4 for item in worse),
         "worst": sorted(worse, key=lambda item: float(item["bps"]))[:20],
         "noPath": no_path,
         "ms": {name: spread(values) for name, values in times.items()},
@@ -180,7 +181,11 @@ def run(report: Report, cases: Sequence[Case], seeds: Sequence[int], count: int)
         report.put("cases", case.name, found)
         medians = {name: box.get("p50") for name, box in found["surplusBps"].items()}
         spent = time.perf_counter() - started
-        print(f"{case.name:36} {medians} worse {found['worse']} in {spent:.0f} s", flush=True)
+        print(
+            f"{case.name:36} {medians} worse {found['worse']} "
+            f"({found['worseBeyondTolerance']} beyond the tolerance) in {spent:.0f} s",
+            flush=True,
+        )
     for usd in (1e3, 1e4, 1e5):
         if not report.has("conic", f"{usd:g}"):
             report.put("conic", f"{usd:g}", cross_check(seeds, max(2, count // 5), usd))
