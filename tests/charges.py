@@ -37,7 +37,10 @@ def best_subset(
     amount: float,
     gas_value: float,
 ) -> tuple[float, float]:
-    """The best net over all subsets of at most eight pools: what a route reaches, and its bound."""
+    """The best net over all subsets of at most eight pools: what a route reaches, and its bound.
+
+    A route pays for its calls, and a pool of several coins may be called more than once.
+    """
     best, most = 0.0, 0.0
     for size in range(1, len(pools) + 1):
         for chosen in combinations(pools, size):
@@ -46,7 +49,7 @@ def best_subset(
                 continue
             source, target = (network.index[end] for end in ends)
             route, _ = find_route(network, source, target, amount, 1e-9)
-            charge = float(network.pool_gas.sum()) * gas_value
-            best = max(best, route.value - charge)
-            most = max(most, route.bound - charge)
+            calls = float(network.pool_gas[network.pool[route.arc]].sum())
+            best = max(best, route.value - calls * gas_value)
+            most = max(most, route.bound - float(network.pool_gas.sum()) * gas_value)
     return best, most
