@@ -15,7 +15,7 @@ from solver.core.routing.router import Route, Warm, find_route
 
 
 class Solved(Struct, frozen=True):
-    """A route with its executed integers; ``warm`` is what the next block starts from."""
+    """A route with the best integers found for it; ``warm`` is what the next block starts from."""
 
     route: Route
     answer: Answer | None
@@ -46,7 +46,7 @@ def solve(
     if len(route.arc):
         given = base_units(network, source, amount)
         done = execute(network, route, given, gas.price, after)
-        route, answer = done.route, of_replay(network, target, given, done.replay, gas)
+        answer = of_replay(network, target, given, done.replay, gas)
     return Solved(route, answer, after)
 
 

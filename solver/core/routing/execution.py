@@ -28,8 +28,8 @@ from solver.core.venue import Arc, LevelsArc, Pool, Step
 
 _HOPS = 4
 _SHARES = (0.5, 0.1)  # of the order, for paths beside others
-_CUTS = 6
-_LOSS = 1e-7  # of the order: less lost on the way is not worth a search
+_CUTS = 4
+_LOSS = 1e-6  # of the order: less lost on the way is not worth a search
 _TOLERANCE = 1e-6
 _SPARE = 1e-6  # more than the lots cost, so that rounding on the way does not lose the last
 
@@ -79,8 +79,13 @@ def execute(
     promised = route.value * float(network.unit[route.target])
     if first.replay.amount_out >= promised * (1.0 - _LOSS) or not clock.allows(0.0):
         return first
+    best = first
     search = _Repair(network, route, amount, gas_value, warm, clock)
-    return max([first, *search.found(first)], key=lambda found: found.net)
+    for found in search.found(first):
+        best = max(best, found, key=lambda one: one.net)
+        if best.replay.amount_out >= promised * (1.0 - _LOSS):
+            break
+    return best
 
 
 def _executed(network: Network, route: Route, amount: int, gas_value: float) -> Execution:
@@ -105,28 +110,28 @@ class _Repair:
         self._amount, self._gas_value = amount, gas_value
         self._clock = clock
         self._lots = np.array([hasattr(pool, "lot_size") for pool in network.pools])
-        # with gas, what did not pay before will not now, and few pools are solved at once
-        near = [route.arc] if warm is None or gas_value > 0.0 else [route.arc, warm.arc]
         self._paths = [*self._single_paths(1.0, 0.0), *self._single_paths(1.0, inf)]
         parts = [path for share in _SHARES for path in self._single_paths(share, inf)]
-        self._pools = np.unique(network.pool[np.concatenate([*near, *self._paths, *parts])])
+        close = np.concatenate([route.arc, *self._paths, *parts])
+        self._markets = [np.unique(network.pool[close])]
+        if warm is not None and gas_value <= 0.0:  # what did not pay its gas will not now
+            self._markets.append(np.unique(network.pool[np.concatenate([close, warm.arc])]))
 
     def found(self, first: Execution) -> Iterator[Execution]:
         """Executions of other routes, as many as the clock lets."""
         yield from (self._execute(path.tolist(), np.ones(len(path))) for path in self._paths)
-        tried = first
-        cuts: dict[int, float] = {}
-        for _ in range(_CUTS):
-            if not self._clock.allows(0.0) or not self._cut(tried, cuts):
-                break
-            again = self._solved(self._pools, cuts)
-            if again is None:
-                break
-            tried = again
-            yield tried
-        plain = self._pools[~self._lots[self._pools]]
-        if len(plain) and self._clock.allows(0.0):
-            without = self._solved(plain, {})
+        for pools in self._markets:
+            tried: Execution | None = first
+            cuts: dict[int, float] = {}
+            for _ in range(_CUTS):
+                if tried is None or not self._clock.allows(0.0) or not self._cut(tried, cuts):
+                    break
+                tried = self._solved(pools, cuts)
+                if tried is not None:
+                    yield tried
+            plain = pools[~self._lots[pools]]
+            again = len(plain) > 0 and self._clock.allows(0.0)
+            without = self._solved(plain, {}) if again else None
             if without is not None:
                 yield without
 
