@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from benchmarks.exact import FREE, Answer, Gas, base_units, of_replay
 from solver.core.routing.charges import net_of_gas
@@ -38,8 +37,7 @@ def solve(
     if gas.price > 0.0:
         ends = network, source, target, amount
         found = net_of_gas(*ends, gas.price, gas.overhead, warm=warm, tolerance=tolerance)
-        route = replace(found.blind, arc=found.arc, used=found.used, value=found.gross)
-        after = found.warm
+        route, after = found.route, found.warm
     else:
         route, after = find_route(network, source, target, amount, tolerance, warm)
     answer = None

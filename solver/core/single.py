@@ -133,8 +133,7 @@ def _find(intent: Intent, ask: Ask, gas_value: float, network: Network, clock: C
         route, bound = sale.route, sale.surplus_bound
         bought = _bought(route, ask, ask.size)
         return Found(route, route, route.amount, bought, bound, bound, route.unearned, 1.0)
-    amount = intent.remaining
-    route = _whole_sale(ask, amount, gas_value, network, clock)
+    route = _whole_sale(ask, intent.remaining, gas_value, network, clock)
     bound = route.bound - ask.limit * ask.size
     unearned = route.unearned
     return Found(route, route, ask.size, route.value, max(0.0, bound), bound, unearned, 1.0)
@@ -150,9 +149,7 @@ def _whole_sale(ask: Ask, amount: int, gas_value: float, network: Network, clock
         route, warm = find_route(*ends, ask.size, _TOLERANCE, None, clock)
     else:
         found = net_of_gas(*ends, ask.size, gas_value, clock=clock)
-        route, warm = found.blind, found.warm
-        if len(found.arc):
-            route = replace(route, arc=found.arc, used=found.used, value=found.gross)
+        route, warm = found.route if len(found.arc) else found.blind, found.warm
     if len(route.arc) == 0:
         return route
     return execute(network, route, amount, gas_value, warm, clock).route

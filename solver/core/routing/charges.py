@@ -24,6 +24,7 @@ from math import inf
 
 import numpy as np
 from msgspec import Struct
+from msgspec.structs import replace
 from numpy.typing import NDArray
 
 from solver.core.kernels import WIDTH, Array, IntArray
@@ -31,18 +32,17 @@ from solver.core.program.charges import Curves, Trades, choose, master
 from solver.core.routing import perspective as kernel
 from solver.core.routing.arcs import arc_best, arc_output, expand
 from solver.core.routing.clock import UNLIMITED, Clock
-from solver.core.routing.flow import order_tokens, prune, push
 from solver.core.routing.interior import interior_point
 from solver.core.routing.labels import select
-from solver.core.routing.model import Local, build_model, localise
+from solver.core.routing.model import Local, build_model, localise, walk
 from solver.core.routing.network import Network
+from solver.core.routing.paths import best_paths
 from solver.core.routing.router import Route, Warm, find_route
 
 Pools = frozenset[int]
 
 _SIZES = (1.0 / 16.0, 1.0 / 4.0, 1.0)
 _PER_SIZE = 40
-_HOPS = 4
 _SHARES = (0.5, 0.1)  # of the order, for one more path
 _ROUNDS = 10
 _ADDED = 60
@@ -90,6 +90,11 @@ class NetRoute(Struct, frozen=True):
     def net(self) -> float:
         """What is left of the gross value after gas."""
         return self.gross - self.charge
+
+    @property
+    def route(self) -> Route:
+        """The route with its value before gas, and the bound of the gas-blind one."""
+        return replace(self.blind, arc=self.arc, used=self.used, value=self.gross)
 
 
 class _Found(Struct, frozen=True):
@@ -273,15 +278,7 @@ class _Search:
                 self._evaluate(frozenset(self._network.pool[arcs].tolist()))
 
     def _paths(self, amount: float, charge: Array) -> list[IntArray]:
-        """The best path of each length for an amount."""
-        network = self._network
-        paths = np.empty((_HOPS, _HOPS), np.int64)
-        kernel.best_paths(
-            network.out_start, network.out_arc, network.tail, network.head, network.pool,
-            network.spot, charge, network.kind, network.par, network.table, network.rows,
-            self._source, self._target, amount, _HOPS, paths,
-        )  # fmt: skip
-        return [path[path >= 0] for path in paths if path[0] >= 0]
+        return best_paths(self._network, self._source, self._target, amount, charge)
 
     def _polish(self, stop: Callable[[], bool]) -> None:
         """Leave single pools out and take paths through others in, while that pays."""
@@ -787,26 +784,8 @@ class _Search:
 
     def _push(self, arcs: IntArray, local: Local, flow: Array) -> float:
         """Make a route of flows and keep it if it is the best; its net, −∞ if nothing arrives."""
-        network, joint, tokens = self._network, self._network.joint, len(local.tokens)
-        kept = flow > 0.0
-        prune(local.tail, local.head, tokens, 0, 1, kept)
-        order = order_tokens(local.tail, local.head, tokens, 0, kept, flow)
-        prune(local.tail, local.head, tokens, 0, 1, kept)
-        used = np.zeros(len(arcs))
-        gross = push(
-            order, local.tail, local.head, kept, flow, tokens, 0, 1, self._amount, arcs,
-            network.kind, network.par, network.table, network.rows,
-            joint.of_pool[network.pool[arcs]], joint.start, joint.coin_in[arcs],
-            joint.coin_out[arcs], joint.reserve.copy(), joint.weight, joint.ann, joint.into,
-            joint.out, joint.gross, used,
-        )  # fmt: skip
-        there = np.nonzero(used > 0.0)[0]
-        if len(there) and gross > 0.0:
-            rank = np.empty(tokens, np.int64)
-            rank[order] = np.arange(len(order))
-            there = there[np.argsort(rank[local.tail[there]], kind="stable")]
-            return self._take(gross, arcs[there], used[there])
-        return -inf
+        walked = walk(self._network, arcs, local, flow, 0.0, self._amount)
+        return self._take(*walked) if walked is not None else -inf
 
 
 def _open(relaxed: _Relaxed, least: float) -> Pools:

@@ -20,13 +20,12 @@ from solver.core.routing.arcs import STEPS
 from solver.core.routing.charges import net_of_gas
 from solver.core.routing.clock import UNLIMITED, Clock
 from solver.core.routing.network import Network
-from solver.core.routing.perspective import best_paths
+from solver.core.routing.paths import best_paths
 from solver.core.routing.replay import Replay, replay
 from solver.core.routing.router import Route, Warm, find_route
 from solver.core.types import Call, Exact, Leg, TokenId
 from solver.core.venue import Arc, LevelsArc, Pool, Step
 
-_HOPS = 4
 _SHARES = (0.5, 0.1)  # of the order, for paths beside others
 _CUTS = 4
 _LOSS = 1e-6  # of the order: less lost on the way is not worth a search
@@ -140,15 +139,9 @@ class _Repair:
 
         Books cost ``lot_charge`` more than their gas.
         """
-        network = self._network
+        network, route = self._network, self._route
         charge = network.pool_gas * self._gas_value + np.where(self._lots, lot_charge, 0.0)
-        paths = np.empty((_HOPS, _HOPS), np.int64)
-        best_paths(
-            network.out_start, network.out_arc, network.tail, network.head, network.pool,
-            network.spot, charge, network.kind, network.par, network.table, network.rows,
-            self._route.source, self._route.target, share * self._route.amount, _HOPS, paths,
-        )  # fmt: skip
-        return [path[path >= 0] for path in paths if path[0] >= 0]
+        return best_paths(network, route.source, route.target, share * route.amount, charge)
 
     def _cut(self, tried: Execution, cuts: dict[int, float]) -> bool:
         """Cut the books of a route to the input that their lots took; whether any was longer."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from solver.core.jit import compiled
 from solver.core.kernels import LINEAR, PRODUCT, STABLE, WEIGHTED, WIDTH, Array, IntArray, KindArray
 from solver.core.routing.arcs import expand
-from solver.core.routing.flow import prune
+from solver.core.routing.flow import order_tokens, prune, push
 from solver.core.routing.interior import interior_point
 from solver.core.routing.joint import star_flows, star_levels
 from solver.core.routing.network import Network
@@ -62,6 +62,35 @@ def localise(
     rank[order] = np.arange(len(tokens))
     ends = rank[inverse]
     return Local(tokens[order].astype(np.int64), ends[: len(place)], ends[len(place) :], place)
+
+
+def walk(
+    network: Network, arcs: IntArray, local: Local, flow: Array, least: float, amount: float
+) -> tuple[float, IntArray, Array] | None:
+    """A feasible route for ``amount`` in the proportions of the flows above ``least``.
+
+    What arrives, the arcs in topological order, and the input of each; None if nothing arrives.
+    """
+    joint, tokens = network.joint, len(local.tokens)
+    kept = flow > least
+    prune(local.tail, local.head, tokens, 0, 1, kept)
+    order = order_tokens(local.tail, local.head, tokens, 0, kept, flow)
+    prune(local.tail, local.head, tokens, 0, 1, kept)
+    used = np.zeros(len(arcs))
+    arrived = push(
+        order, local.tail, local.head, kept, flow, tokens, 0, 1, amount, arcs,
+        network.kind, network.par, network.table, network.rows,
+        joint.of_pool[network.pool[arcs]], joint.start, joint.coin_in[arcs],
+        joint.coin_out[arcs], joint.reserve.copy(), joint.weight, joint.ann, joint.into,
+        joint.out, joint.gross, used,
+    )  # fmt: skip
+    there = np.nonzero(used > 0.0)[0]
+    if not (len(there) and arrived > 0.0):
+        return None
+    rank = np.empty(tokens, np.int64)
+    rank[order] = np.arange(len(order))
+    there = there[np.argsort(rank[local.tail[there]], kind="stable")]
+    return arrived, arcs[there], used[there]
 
 
 class Model(Struct):

@@ -27,12 +27,11 @@ from solver.core.routing.extension import (
     ways,
     ways_to,
 )
-from solver.core.routing.flow import order_tokens, prune, push
 from solver.core.routing.joint import gaining_pairs, joint_total
 from solver.core.routing.labels import fewest_hops, select
-from solver.core.routing.model import Local, build_model, localise
+from solver.core.routing.model import Local, build_model, localise, walk
 from solver.core.routing.network import Network
-from solver.core.routing.perspective import best_paths
+from solver.core.routing.paths import best_paths
 from solver.core.routing.whole import Question, fair_yield, settle, solve_part, solve_whole
 
 _SIZES = (1.0 / 64.0, 1.0 / 8.0, 1.0)
@@ -47,7 +46,6 @@ _MOVED = 1e-6  # of the order: what a joint pool takes that is moved by it
 _THRESHOLDS = (1e-6, 3e-5, 5e-4)
 _VISITS = 40
 _WARM_ROUNDS = 6
-_HOPS = 4  # of single paths
 _IDLE = 2  # rounds in which nothing changes, after which nothing will
 _FINEST = 1e-5  # of the tolerance: the accuracy of the interior point in the last rounds
 _GROWTH = 2.5  # how much longer than the last a round may take
@@ -310,18 +308,11 @@ class _Search:
 
     def _take_paths(self) -> None:
         """The best single paths: a row of tokens in the manner of arbitrage may have none."""
-        network = self._network
-        paths = np.empty((_HOPS, _HOPS), np.int64)
-        best_paths(
-            network.out_start, network.out_arc, network.tail, network.head, network.pool,
-            network.spot, np.zeros(len(network.pools)), network.kind, network.par, network.table,
-            network.rows, self._source, self._target, self._amount, _HOPS, paths,
-        )  # fmt: skip
-        for path in paths:
-            if path[0] >= 0:
-                flow = np.zeros(network.arc_count)
-                flow[path[path >= 0]] = 1.0
-                self._take(flow)
+        network, ends = self._network, (self._source, self._target)
+        for arcs in best_paths(network, *ends, self._amount, np.zeros(len(network.pools))):
+            local = localise(network, arcs, *ends)
+            if local is not None:
+                self._improve(arcs[local.place], local, np.ones(len(local.place)), 0.0)
 
     def _take(self, flow: Array) -> None:
         """Make a route of flows per arc of the network, in units of the order."""
@@ -452,27 +443,10 @@ class _Search:
     def _improve(self, arcs: IntArray, local: Local, flow: Array, unsold: float) -> None:
         sold = (1.0 - unsold) * self._amount
         worth = self._keep_rate * unsold * self._amount
-        network, tokens = self._network, len(local.tokens)
-        joint = network.joint
         for threshold in _THRESHOLDS:
-            kept = flow > threshold
-            prune(local.tail, local.head, tokens, 0, 1, kept)
-            order = order_tokens(local.tail, local.head, tokens, 0, kept, flow)
-            prune(local.tail, local.head, tokens, 0, 1, kept)
-            used = np.zeros(len(arcs))
-            value = push(
-                order, local.tail, local.head, kept, flow, tokens, 0, 1, sold, arcs,
-                network.kind, network.par, network.table, network.rows,
-                joint.of_pool[network.pool[arcs]], joint.start, joint.coin_in[arcs],
-                joint.coin_out[arcs], joint.reserve.copy(), joint.weight, joint.ann, joint.into,
-                joint.out, joint.gross, used,
-            )  # fmt: skip
-            if value + worth > self._best[0]:
-                rank = np.empty(tokens, np.int64)
-                rank[order] = np.arange(len(order))
-                there = np.nonzero(used > 0.0)[0]
-                there = there[np.argsort(rank[local.tail[there]], kind="stable")]
-                self._best = (value + worth, arcs[there], used[there], sold)
+            walked = walk(self._network, arcs, local, flow, threshold, sold)
+            if walked is not None and walked[0] + worth > self._best[0]:
+                self._best = (walked[0] + worth, walked[1], walked[2], sold)
 
     def _prove(self, solved: _Solved) -> bool:
         """Extend the prices, keep the bound if it is better, add what breaks it."""
