@@ -77,10 +77,8 @@ def stable_invariant(balances: Array, ann: float) -> float:
 
 
 @compiled
-def stable_numbers(
-    balances: Array, ann: float, i: int, o: int, gamma_in: float, gamma_out: float
-) -> tuple[float, float, float, float, float, float]:
-    """The six numbers of a STABLE level from coin i to coin o; no balance may be 0."""
+def stable_pair(balances: Array, ann: float, i: int, o: int) -> tuple[float, float]:
+    """q and k of the curve between two coins; see :func:`stable_other`."""
     n = len(balances)
     d = stable_invariant(balances, ann)
     others, k = 0.0, d / ann
@@ -89,7 +87,15 @@ def stable_numbers(
         if c not in (i, o):
             others += balances[c]
             k /= balances[c]
-    q = others + d / ann - d
+    return others + d / ann - d, k
+
+
+@compiled
+def stable_numbers(
+    balances: Array, ann: float, i: int, o: int, gamma_in: float, gamma_out: float
+) -> tuple[float, float, float, float, float, float]:
+    """The six numbers of a STABLE level from coin i to coin o; no balance may be 0."""
+    q, k = stable_pair(balances, ann, i, o)
     return balances[i], stable_other(balances[i], q, k), gamma_in, gamma_out, q, k
 
 

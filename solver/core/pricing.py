@@ -19,7 +19,7 @@ from solver.core.graph import Inventory, Node
 from solver.core.intent import max_sell, min_buy
 from solver.core.problem import Batch, Plan, buy_node, sell_node
 from solver.core.types import Exact, Fill, Infeasible, InventoryUse, Kind, Leg, TokenId
-from solver.core.venue import Pool, step_of
+from solver.core.venue import Pool, step_of, trades_in_lots
 
 _WEIGHT = 2**62
 _PART_BITS = 256  # finer than any amount
@@ -151,14 +151,12 @@ def plan_route(batch: Batch, plan: Plan) -> Route:
             Edge(sources[name], head, int(amount / total * _WEIGHT)) for name, head, amount in out
         ]
         # Whole-lot books first: what they cannot take goes on to the pools after them.
-        edges[node] = tuple(sorted(found, key=lambda edge: (not _has_lots(edge), edge.source.id)))
+        edges[node] = tuple(
+            sorted(found, key=lambda edge: (not trades_in_lots(edge.source), edge.source.id))
+        )
         kept[node] = int(paid.get(node, 0.0) / total * _WEIGHT)
     order = tuple(nx.lexicographical_topological_sort(drawn))
     return Route(order, edges, kept)
-
-
-def _has_lots(edge: Edge) -> bool:
-    return hasattr(edge.source, "lot_size")
 
 
 def replay(route: Route, supply: Mapping[Node, int], aside: Mapping[Node, int]) -> Outcome:

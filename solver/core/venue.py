@@ -188,6 +188,11 @@ class Pool(Protocol):
         ...
 
 
+def trades_in_lots(pool: object) -> bool:
+    """Whether a pool takes whole lots only (it has a ``lot_size``) and leaves the rest."""
+    return hasattr(pool, "lot_size")
+
+
 def described(error: BaseException) -> str:
     """The kind of an exception and its words, which third-party code may fail to give."""
     try:

@@ -24,7 +24,7 @@ from solver.core.routing.paths import best_paths
 from solver.core.routing.replay import Replay, replay
 from solver.core.routing.router import Route, Warm, find_route
 from solver.core.types import Call, Exact, Leg, TokenId
-from solver.core.venue import Arc, LevelsArc, Pool, Step
+from solver.core.venue import Arc, LevelsArc, Pool, Step, trades_in_lots
 
 _SHARES = (0.5, 0.1)  # of the order, for paths beside others
 _CUTS = 4
@@ -108,7 +108,7 @@ class _Repair:
         self._network, self._route = network, route
         self._amount, self._gas_value = amount, gas_value
         self._clock = clock
-        self._lots = np.array([hasattr(pool, "lot_size") for pool in network.pools])
+        self._lots = np.array([trades_in_lots(pool) for pool in network.pools])
         self._paths = [*self._single_paths(1.0, 0.0), *self._single_paths(1.0, inf)]
         parts = [path for share in _SHARES for path in self._single_paths(share, inf)]
         close = np.concatenate([route.arc, *self._paths, *parts])

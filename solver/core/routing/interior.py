@@ -91,6 +91,28 @@ def _substitute(matrix: Array, n: int, rows: IntArray, starts: IntArray, rhs: Ar
 
 
 @compiled
+def foresee(
+    capacity: Array, target: int, x: Array, z: Array, w: Array, nu: Array, s: Array, dx: Array,
+    dz: Array, dw: Array, dnu: Array, ds: Array, step_primal: float, step_dual: float,
+    extra_low: Array, extra_high: Array, extra_slack: Array,
+) -> float:  # fmt: skip
+    """Total complementarity after the predictor; its second-order terms."""
+    ahead = 0.0
+    for a in range(len(x)):
+        ahead += (x[a] + step_primal * dx[a]) * (z[a] + step_dual * dz[a])
+        extra_low[a] = -dx[a] * dz[a]
+        if capacity[a] < inf:
+            room = capacity[a] - x[a]
+            ahead += (room - step_primal * dx[a]) * (w[a] + step_dual * dw[a])
+            extra_high[a] = dx[a] * dw[a]
+    for t in range(len(nu)):
+        if t != target:
+            ahead += (nu[t] + step_dual * dnu[t]) * (s[t] + step_primal * ds[t])
+            extra_slack[t] = -dnu[t] * ds[t]
+    return ahead
+
+
+@compiled
 def interior_point(
     tail: IntArray,
     head: IntArray,
@@ -233,18 +255,10 @@ def interior_point(
                     if dw[a] < 0.0:
                         step_dual = min(step_dual, -_TO_BOUNDARY * w[a] / dw[a])
             if corrector == 0:
-                ahead = 0.0
-                for a in range(m):
-                    ahead += (x[a] + step_primal * dx[a]) * (z[a] + step_dual * dz[a])
-                    extra_low[a] = -dx[a] * dz[a]
-                    if capacity[a] < inf:
-                        room = capacity[a] - x[a]
-                        ahead += (room - step_primal * dx[a]) * (w[a] + step_dual * dw[a])
-                        extra_high[a] = dx[a] * dw[a]
-                for t in range(n):
-                    if t != target:
-                        ahead += (nu[t] + step_dual * dnu[t]) * (s[t] + step_primal * ds[t])
-                        extra_slack[t] = -dnu[t] * ds[t]
+                ahead = foresee(
+                    capacity, target, x, z, w, nu, s, dx, dz, dw, dnu, ds, step_primal, step_dual,
+                    extra_low, extra_high, extra_slack,
+                )  # fmt: skip
                 ratio = ahead / pairs / mu
                 tau = mu * min(1.0, ratio * ratio * ratio)
         for a in range(m):

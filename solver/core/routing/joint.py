@@ -28,8 +28,8 @@ from solver.core.kernels import (
     IntArray,
     KindArray,
     stable_given,
-    stable_invariant,
     stable_other,
+    stable_pair,
 )
 
 
@@ -193,6 +193,24 @@ def tightest(
 
 
 @compiled
+def known_gain(
+    token: IntArray,
+    reserve: Array,
+    weight: Array,
+    into: Array,
+    out: Array,
+    excess: float,
+    nu: Array,
+    lam: float,
+    mu: float,
+) -> float:
+    """:func:`joint_gain` where the multipliers are known, ∞ where they are not."""
+    if lam > 0.0 and (mu > 0.0) == (excess > 0.0):
+        return joint_gain(token, reserve, weight, into, out, excess, nu, lam, mu)
+    return inf
+
+
+@compiled
 def joint_total(
     group: IntArray,
     gains: Array,
@@ -225,12 +243,10 @@ def joint_total(
         if best[j] <= 0.0:
             continue
         part = slice(start[j], start[j + 1])
-        found = inf
-        if lam[j] > 0.0 and (mu[j] > 0.0) == (excess[j] > 0.0):
-            found = joint_gain(
-                token[part], reserve[part], weight[part], into[part], out[part], excess[j],
-                nu, lam[j], mu[j],
-            )  # fmt: skip
+        found = known_gain(
+            token[part], reserve[part], weight[part], into[part], out[part], excess[j], nu,
+            lam[j], mu[j],
+        )  # fmt: skip
         if exact and not found <= best[j] * (1.0 + 1e-9):  # nothing gains less than its best pair
             searched = tightest(
                 token[part], reserve[part], weight[part], into[part], out[part], excess[j], nu
@@ -286,15 +302,7 @@ def pair_output(state: Array, weight: Array, ann: float, i: int, j: int, n: floa
     """What coin j gives for n of coin i after the fee, both in their units, at ``state``."""
     if ann <= 0.0:
         return -state[j] * np.expm1(-weight[i] / weight[j] * np.log1p(n / state[i]))
-    count = len(state)
-    d = stable_invariant(state, ann)
-    others, constant = 0.0, d / ann
-    for c in range(count):
-        constant *= d / count
-        if c not in (i, j):
-            others += state[c]
-            constant /= state[c]
-    q = others + d / ann - d
+    q, constant = stable_pair(state, ann, i, j)
     return stable_given(stable_other(state[i], q, constant), state[i], n, q, constant)
 
 

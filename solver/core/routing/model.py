@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from solver.core.jit import compiled
 from solver.core.kernels import LINEAR, PRODUCT, STABLE, WEIGHTED, WIDTH, Array, IntArray, KindArray
-from solver.core.routing.arcs import expand
+from solver.core.routing.arcs import IndexArray, expand
 from solver.core.routing.flow import order_tokens, prune, push
 from solver.core.routing.interior import interior_point
 from solver.core.routing.joint import star_flows, star_levels
@@ -91,6 +91,79 @@ def walk(
     rank[order] = np.arange(len(order))
     there = there[np.argsort(rank[local.tail[there]], kind="stable")]
     return arrived, arcs[there], used[there]
+
+
+Columns = tuple[IntArray, IntArray, IntArray, Array, Array, KindArray, Array, Array]
+"""Of levels: tail, head, third node, drain, κ, kind, numbers, capacity."""
+
+
+class Stars(Struct, frozen=True):
+    """The levels of joint pools around nodes of their own, as :func:`star_levels` writes them."""
+
+    tail: IntArray
+    head: IntArray
+    third: IntArray
+    drain: Array
+    kappa: Array
+    kind: KindArray
+    par: Array
+    capacity: Array
+    coin: IntArray
+    scale: Array
+    node_nu: Array
+
+    def behind(
+        self,
+        tail: IndexArray | IntArray,
+        head: IndexArray | IntArray,
+        kind: KindArray,
+        par: Array,
+        capacity: Array,
+    ) -> Columns:
+        """Plain levels, which drain what they take and pay no third node, and then these."""
+        plain = len(tail)
+        return (
+            np.concatenate([tail, self.tail]),
+            np.concatenate([head, self.head]),
+            np.concatenate([np.zeros(plain, np.int64), self.third]),
+            np.concatenate([np.ones(plain), self.drain]),
+            np.concatenate([np.zeros(plain), self.kappa]),
+            np.concatenate([kind, self.kind]),
+            np.concatenate([par, self.par]),
+            np.concatenate([capacity, self.capacity]),
+        )
+
+
+_NO_PLACE, _NO_NUMBER = np.empty(0, np.int64), np.empty(0)
+_NO_STARS = Stars(
+    _NO_PLACE, _NO_PLACE, _NO_PLACE, _NO_NUMBER, _NO_NUMBER, np.empty(0, np.int8),
+    np.empty((0, WIDTH)), _NO_NUMBER, _NO_PLACE, _NO_NUMBER, _NO_NUMBER,
+)  # fmt: skip
+
+
+def stars_of(
+    network: Network, joints: IntArray, sells: Array, buys: Array, index: IntArray, amount: float,
+    nu: Array,
+) -> Stars:  # fmt: skip
+    """Levels for the coins that pools take (``sells`` > 0) and give (``buys`` > 0).
+
+    ``index`` numbers the tokens, −1 for those that take no part; ``nu`` are their prices.
+    """
+    joint = network.joint
+    room = 2 * (np.count_nonzero(sells > 0.0) + np.count_nonzero(buys > 0.0) + len(joints))
+    ends = np.zeros((3, room), np.int64)
+    numbers = np.zeros((3, room))
+    kind, par = np.zeros(room, np.int8), np.zeros((room, WIDTH))
+    coin, node_nu, scale = np.zeros(room, np.int64), np.zeros(2 * len(joints)), np.zeros(room)
+    n, nodes = star_levels(
+        joints, sells, buys, joint.start, joint.token, joint.reserve, joint.weight, joint.into,
+        joint.out, joint.excess, index, len(nu), amount, nu, ends[0], ends[1], ends[2],
+        numbers[0], numbers[1], kind, par, numbers[2], coin, node_nu, scale,
+    )  # fmt: skip
+    return Stars(
+        ends[0, :n], ends[1, :n], ends[2, :n], numbers[0, :n], numbers[1, :n], kind[:n], par[:n],
+        numbers[2, :n], coin[:n], scale[: len(joints)], node_nu[:nodes],
+    )  # fmt: skip
 
 
 class Model(Struct):
@@ -203,47 +276,27 @@ def _build(
     plain = len(arc_of)
     joints = np.unique(group[group >= 0])
     warm = np.minimum(np.maximum(_spread(flow, arc_of, capacity), 1e-4), 0.9 * capacity)
-    tail, head = local.tail[arc_of], local.head[arc_of]
-    zeros = np.zeros(plain)
-    if len(joints) == 0:
-        none = np.empty(0, np.int64)
-        return Model(
-            network, arcs, local, amount, plain, arc_of, tail, head, np.zeros(plain, np.int64),
-            zeros + 1.0, zeros, kind, par, capacity, none, np.empty(0), joints, np.empty(0),
-            False, warm,
-        )  # fmt: skip
     both = np.nonzero(group >= 0)[0]
     coin_in, coin_out = joint.coin_in[arcs[both]], joint.coin_out[arcs[both]]
     sells, buys = np.zeros(len(joint.token)), np.zeros(len(joint.token))
-    sells[coin_in] = 1.0
-    buys[coin_out] = 1.0
-    np.add.at(sells, coin_in, flow[both])
-    np.add.at(buys, coin_out, flow[both])
-    room = 2 * (len(sells[sells > 0.0]) + len(buys[buys > 0.0]) + len(joints))
-    ends = np.zeros((3, room), np.int64)
-    numbers = np.zeros((3, room))
-    star_kind, star_par = np.zeros(room, np.int8), np.zeros((room, WIDTH))
-    coin, node_nu, scale = np.zeros(room, np.int64), np.zeros(2 * len(joints)), np.zeros(room)
-    index = np.full(len(network.tokens), -1, np.int64)
-    index[local.tokens] = np.arange(len(local.tokens))
-    n, nodes = star_levels(
-        joints, sells, buys, joint.start, joint.token, joint.reserve, joint.weight, joint.into,
-        joint.out, joint.excess, index, len(local.tokens), amount, nu, ends[0], ends[1], ends[2],
-        numbers[0], numbers[1], star_kind, star_par, numbers[2], coin, node_nu, scale,
-    )  # fmt: skip
-    capacity = np.concatenate([capacity, numbers[2, :n]])
-    begun = np.full(n, 1e-4)
-    begun[coin[:n] > 0] = sells[coin[:n][coin[:n] > 0] - 1] - 1.0
-    begun[coin[:n] < 0] = buys[-coin[:n][coin[:n] < 0] - 1] - 1.0
+    stars = _NO_STARS
+    if len(joints):
+        sells[coin_in] = 1.0
+        buys[coin_out] = 1.0
+        np.add.at(sells, coin_in, flow[both])
+        np.add.at(buys, coin_out, flow[both])
+        index = np.full(len(network.tokens), -1, np.int64)
+        index[local.tokens] = np.arange(len(local.tokens))
+        stars = stars_of(network, joints, sells, buys, index, amount, nu)
+    coin = stars.coin
+    begun = np.full(len(coin), 1e-4)
+    begun[coin > 0] = sells[coin[coin > 0] - 1] - 1.0
+    begun[coin < 0] = buys[-coin[coin < 0] - 1] - 1.0
     warm = np.concatenate([warm, np.maximum(begun, 1e-4)])
+    columns = stars.behind(local.tail[arc_of], local.head[arc_of], kind, par, capacity)
     return Model(
-        network, arcs, local, amount, plain, arc_of,
-        np.concatenate([tail, ends[0, :n]]), np.concatenate([head, ends[1, :n]]),
-        np.concatenate([np.zeros(plain, np.int64), ends[2, :n]]),
-        np.concatenate([zeros + 1.0, numbers[0, :n]]), np.concatenate([zeros, numbers[1, :n]]),
-        np.concatenate([kind, star_kind[:n]]), np.concatenate([par, star_par[:n]]), capacity,
-        coin[:n], node_nu[:nodes], joints, scale[: len(joints)], False,
-        np.minimum(warm, 0.9 * capacity),
+        network, arcs, local, amount, plain, arc_of, *columns, coin, stars.node_nu, joints,
+        stars.scale, False, np.minimum(warm, 0.9 * columns[-1]),
     )  # fmt: skip
 
 

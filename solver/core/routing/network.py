@@ -19,14 +19,13 @@ from numpy.typing import NDArray
 from solver.core.graph import sample
 from solver.core.kernels import Array, IntArray
 from solver.core.routing import arcs as kernel
-from solver.core.routing.arcs import Table
+from solver.core.routing.arcs import IndexArray, Table
 from solver.core.routing.coins import Coins, is_joint
 from solver.core.routing.sheet import Sheet
 from solver.core.routing.sparse import System
 from solver.core.types import TokenId
 from solver.core.venue import Arc, DeclaresArcs, Pool, StatesRoutes
 
-IndexArray = NDArray[np.int32]
 _MOST_SCALE = 1e6  # prices in terms of a token that is worth less say nothing
 
 

@@ -15,7 +15,7 @@ from msgspec import Struct
 from solver.core.routing.network import Network
 from solver.core.routing.router import Route
 from solver.core.types import Exact, Leg
-from solver.core.venue import Pool
+from solver.core.venue import Pool, trades_in_lots
 
 _WEIGHT = 2**62
 
@@ -45,7 +45,7 @@ def replay(network: Network, route: Route, amount: int) -> Replay:
     tail, head = network.tail[route.arc].tolist(), network.head[route.arc].tolist()
     number = network.pool[route.arc].tolist()
     for token, group in groupby(range(len(tail)), key=tail.__getitem__):
-        places = sorted(group, key=lambda k: not hasattr(network.pools[number[k]], "lot_size"))
+        places = sorted(group, key=lambda k: not trades_in_lots(network.pools[number[k]]))
         left = balance.pop(token, 0)
         weights = [int(route.used[k] / route.amount * _WEIGHT) for k in places]
         whole = sum(weights)

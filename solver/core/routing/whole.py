@@ -20,8 +20,9 @@ from solver.core.kernels import LINEAR, WIDTH, Array, IntArray, KindArray, level
 from solver.core.routing.clock import UNLIMITED, Clock
 from solver.core.routing.extension import gaining
 from solver.core.routing.flow import Mask
-from solver.core.routing.joint import joint_gain, star_levels, tightest
-from solver.core.routing.model import spread_levels
+from solver.core.routing.interior import foresee
+from solver.core.routing.joint import known_gain, tightest
+from solver.core.routing.model import Stars, spread_levels, stars_of
 from solver.core.routing.network import Network, Prices, Settled
 from solver.core.routing.sparse import Factor, System, find_pattern
 
@@ -116,40 +117,11 @@ def _system(network: Network) -> System:
     return System(nodes, pattern, single, place, star_places)
 
 
-class _Stars(Struct, frozen=True):
-    tail: IntArray
-    head: IntArray
-    third: IntArray
-    drain: Array
-    kappa: Array
-    kind: KindArray
-    par: Array
-    capacity: Array
-    coin: IntArray
-    scale: Array
-    node_nu: Array
-
-
-def _stars(network: Network, amount: float, nu: Array) -> _Stars:
+def _stars(network: Network, amount: float, nu: Array) -> Stars:
     """Every joint pool with all its coins."""
-    joint = network.joint
-    count = len(joint.ann)
-    room = 2 * (2 * len(joint.token) + count)
-    ends = np.zeros((3, room), np.int64)
-    numbers = np.zeros((3, room))
-    kind, par = np.zeros(room, np.int8), np.zeros((room, WIDTH))
-    coin, node_nu, scale = np.zeros(room, np.int64), np.zeros(2 * count), np.zeros(room)
-    ones = np.ones(len(joint.token))
-    n, nodes = star_levels(
-        np.arange(count), ones, ones, joint.start, joint.token, joint.reserve, joint.weight,
-        joint.into, joint.out, joint.excess, np.arange(len(network.tokens)), len(network.tokens),
-        amount, nu, ends[0], ends[1], ends[2], numbers[0], numbers[1], kind, par, numbers[2], coin,
-        node_nu, scale,
-    )  # fmt: skip
-    return _Stars(
-        ends[0, :n], ends[1, :n], ends[2, :n], numbers[0, :n], numbers[1, :n], kind[:n], par[:n],
-        numbers[2, :n], coin[:n], scale[:count], node_nu[:nodes],
-    )  # fmt: skip
+    ones = np.ones(len(network.joint.token))
+    tokens = np.arange(len(network.tokens))
+    return stars_of(network, np.arange(len(network.joint.ann)), ones, ones, tokens, amount, nu)
 
 
 def levels_at(
@@ -175,27 +147,12 @@ def levels_at(
     arc_of = chosen[arc_of]
     plain = len(arc_of)
     stars = _stars(network, amount, nu)
-    none = np.zeros(plain, np.int64)
     places = np.zeros((3, plain + len(stars.tail)), np.int64)
     places[0, :plain] = system.place[arc_of]
     places[:, plain:] = system.stars
-    levels = Levels(
-        amount,
-        plain,
-        arc_of,
-        np.concatenate([network.tail[arc_of], stars.tail]),
-        np.concatenate([network.head[arc_of], stars.head]),
-        np.concatenate([none, stars.third]),
-        np.concatenate([np.ones(plain), stars.drain]),
-        np.concatenate([np.zeros(plain), stars.kappa]),
-        np.concatenate([kind, stars.kind]),
-        np.concatenate([par, stars.par]),
-        np.concatenate([capacity, stars.capacity]),
-        stars.coin,
-        stars.scale,
-        stars.node_nu,
-        places,
-    )
+    tail, head = network.tail[arc_of], network.head[arc_of]
+    columns = stars.behind(tail, head, kind, par, capacity)
+    levels = Levels(amount, plain, arc_of, *columns, stars.coin, stars.scale, stars.node_nu, places)
     return levels if part is None else _within(levels, part)
 
 
@@ -439,28 +396,6 @@ def _direction(
     return step_primal, step_dual
 
 
-@compiled
-def _foresee(
-    capacity: Array, target: int, x: Array, z: Array, w: Array, nu: Array, s: Array, dx: Array,
-    dz: Array, dw: Array, dnu: Array, ds: Array, step_primal: float, step_dual: float,
-    extra_low: Array, extra_high: Array, extra_slack: Array,
-) -> float:  # fmt: skip
-    """Total complementarity after the predictor; its second-order terms."""
-    ahead = 0.0
-    for a in range(len(x)):
-        ahead += (x[a] + step_primal * dx[a]) * (z[a] + step_dual * dz[a])
-        extra_low[a] = -dx[a] * dz[a]
-        if capacity[a] < inf:
-            room = capacity[a] - x[a]
-            ahead += (room - step_primal * dx[a]) * (w[a] + step_dual * dw[a])
-            extra_high[a] = dx[a] * dw[a]
-    for t in range(len(nu)):
-        if t != target:
-            ahead += (nu[t] + step_dual * dnu[t]) * (s[t] + step_primal * ds[t])
-            extra_slack[t] = -dnu[t] * ds[t]
-    return ahead
-
-
 class Solver:
     """The interior point on given levels; supplies and targets may change between calls."""
 
@@ -509,7 +444,7 @@ class Solver:
             mu = total / pairs
             self._low[:], self._high[:], self._slack[:] = 0.0, 0.0, 0.0
             dnu, step_primal, step_dual = self._step(x, z, w, nu, s, 0.0)
-            ahead = _foresee(
+            ahead = foresee(
                 levels.capacity, target, x, z, w, nu, s, self._dx, self._dz, self._dw, dnu,
                 self._ds, step_primal, step_dual, self._low, self._high, self._slack,
             )  # fmt: skip
@@ -831,12 +766,10 @@ def _gained(
         if not some[j]:  # no pair gains, and so no joint trade
             continue
         part = slice(start[j], start[j + 1])
-        found = inf
-        if lam[j] > 0.0 and (mu[j] > 0.0) == (excess[j] > 0.0):
-            found = joint_gain(
-                token[part], reserve[part], weight[part], into[part], out[part], excess[j],
-                nu, lam[j], mu[j],
-            )  # fmt: skip
+        found = known_gain(
+            token[part], reserve[part], weight[part], into[part], out[part], excess[j], nu,
+            lam[j], mu[j],
+        )  # fmt: skip
         if not found < inf:
             found = tightest(
                 token[part], reserve[part], weight[part], into[part], out[part], excess[j], nu
