@@ -34,7 +34,7 @@ from solver.core.routing.arcs import arc_best, arc_output, expand
 from solver.core.routing.clock import UNLIMITED, Clock
 from solver.core.routing.interior import interior_point
 from solver.core.routing.labels import select
-from solver.core.routing.model import Local, build_model, localise, walk
+from solver.core.routing.model import Local, best_flow, localise, walk
 from solver.core.routing.network import Network
 from solver.core.routing.paths import best_paths
 from solver.core.routing.router import Route, Warm, find_route
@@ -49,8 +49,6 @@ _ADDED = 60
 _PATH = 8
 _VISITS = 40
 _SLACK = 4e-3
-_NEAR = 2e-3
-_PRICINGS = 4
 _CAPPED = 1e-7
 _NODES = 16
 _COLUMN_ROUNDS = 6
@@ -747,21 +745,9 @@ class _Search:
         if local is None:
             return
         arcs = arcs[local.place]
-        guess = self._guess[local.tokens]
-        nu = np.where(guess > 1e-6, guess, 1.0)
-        nu[1] = 1.0
-        flow = np.zeros(len(arcs))
-        for _ in range(_PRICINGS):
-            model = build_model(network, arcs, local, nu, self._amount, flow)
-            x = np.minimum(0.4 * model.capacity, 0.03)
-            prices = np.concatenate([nu, model.node_nu])
-            model.solve(x, prices, 1e-2, 1e-8)
-            if not (np.all(np.isfinite(x)) and np.all(np.isfinite(prices))):
-                return
-            before, nu = nu, np.maximum(prices[: len(nu)], 1e-4)
-            if np.all(np.abs(nu - before) <= _NEAR * before):
-                break  # the levels near the money were the right ones
-        flow = model.arc_flow(x)
+        flow = best_flow(network, arcs, local, self._guess, self._amount)
+        if flow is None:
+            return
         for threshold in _DROPS:
             self._push(arcs, local, np.where(flow > threshold, flow, 0.0))
         self._thin(arcs, local, flow)

@@ -1,14 +1,14 @@
 """The route that brings most when it is executed in the pools' exact integers.
 
 The continuous program knows no whole lots: what a book cannot take of a token that nothing else
-takes is lost. Where that costs something, the market around the route is solved again with the
+takes is lost. Where that costs something, the pools around the route are solved again with the
 books that it uses cut to the lots that they took, so that the rest finds another way; and again,
-until no lots are lost. The best single paths and the market without books are tried, too.
+until no lots are lost. The best single paths and the pools without books are tried, too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from math import inf
 
 import numpy as np
@@ -17,20 +17,19 @@ from msgspec.structs import replace
 
 from solver.core.kernels import Array, IntArray
 from solver.core.routing.arcs import STEPS
-from solver.core.routing.charges import net_of_gas
 from solver.core.routing.clock import UNLIMITED, Clock
-from solver.core.routing.network import Network
+from solver.core.routing.model import best_flow, localise, walk
+from solver.core.routing.network import Network, spans
 from solver.core.routing.paths import best_paths
 from solver.core.routing.replay import Replay, replay
-from solver.core.routing.router import Route, Warm, find_route
-from solver.core.types import Call, Exact, Leg, TokenId
-from solver.core.venue import Arc, LevelsArc, Pool, Step, trades_in_lots
+from solver.core.routing.router import Route, Warm
 
 _SHARES = (0.5, 0.1)  # of the order, for paths beside others
 _CUTS = 4
-_LOSS = 1e-6  # of the order: less lost on the way is not worth a search
-_TOLERANCE = 1e-6
-_SPARE = 1e-6  # more than the lots cost, so that rounding on the way does not lose the last
+_LOSS = 6e-6  # of the order: less lost on the way is not worth a search
+_SPARE = 2e-6  # of the order, more than lots cost: flows that are a hair short lose the last lot
+_OVER = 2e-5  # of the order: with more than this above its cut a book would lose a lot
+_DROPS = (1e-8, 1e-6, 1e-4, 1e-3)  # of the order: flows that may not be worth their call
 
 
 class Execution(Struct, frozen=True):
@@ -39,26 +38,6 @@ class Execution(Struct, frozen=True):
     route: Route
     replay: Replay
     net: float
-
-
-class _Side(Struct, frozen=True):
-    """One direction of a pool, up to some input. Its curve is used, never its integers."""
-
-    id: str
-    curve: LevelsArc
-
-    @property
-    def tokens(self) -> tuple[TokenId, ...]:
-        return self.curve.token_in, self.curve.token_out
-
-    def arcs(self) -> tuple[Arc, ...]:
-        return (self.curve,)
-
-    def swap(self, token_in: TokenId, token_out: TokenId, amount: int, exact: Exact) -> Step:
-        raise NotImplementedError
-
-    def encode(self, leg: Leg) -> Sequence[Call]:
-        raise NotImplementedError
 
 
 def execute(
@@ -75,16 +54,9 @@ def execute(
     way; ``warm`` names arcs that are worth a look. The bound of the route stays as it is.
     """
     first = _executed(network, route, amount, gas_value)
-    promised = route.value * float(network.unit[route.target])
-    if first.replay.amount_out >= promised * (1.0 - _LOSS) or not clock.allows(0.0):
+    if not _loses(network, first, route.value) or not clock.allows(0.0):
         return first
-    best = first
-    search = _Repair(network, route, amount, gas_value, warm, clock)
-    for found in search.found(first):
-        best = max(best, found, key=lambda one: one.net)
-        if best.replay.amount_out >= promised * (1.0 - _LOSS):
-            break
-    return best
+    return _Repair(network, route, amount, gas_value, clock).best(first, warm)
 
 
 def _executed(network: Network, route: Route, amount: int, gas_value: float) -> Execution:
@@ -93,46 +65,71 @@ def _executed(network: Network, route: Route, amount: int, gas_value: float) -> 
     return Execution(route, found, arrived - found.gas * gas_value)
 
 
+def _loses(network: Network, done: Execution, promised: float) -> bool:
+    arrived = done.replay.amount_out / float(network.unit[done.route.target])
+    return arrived < promised * (1.0 - _LOSS)
+
+
 class _Repair:
-    """The market around one route, solved again in several ways."""
+    """The pools around one route, solved again in several ways."""
 
     def __init__(
-        self,
-        network: Network,
-        route: Route,
-        amount: int,
-        gas_value: float,
-        warm: Warm | None,
-        clock: Clock,
+        self, network: Network, route: Route, amount: int, gas_value: float, clock: Clock
     ) -> None:
         self._network, self._route = network, route
         self._amount, self._gas_value = amount, gas_value
         self._clock = clock
-        self._lots = np.array([trades_in_lots(pool) for pool in network.pools])
-        self._paths = [*self._single_paths(1.0, 0.0), *self._single_paths(1.0, inf)]
-        parts = [path for share in _SHARES for path in self._single_paths(share, inf)]
-        close = np.concatenate([route.arc, *self._paths, *parts])
-        self._markets = [np.unique(network.pool[close])]
-        if warm is not None and gas_value <= 0.0:  # what did not pay its gas will not now
-            self._markets.append(np.unique(network.pool[np.concatenate([close, warm.arc])]))
+        self._charge: Array = network.pool_gas * gas_value
+        self._least = -inf  # what the best execution so far brings
 
-    def found(self, first: Execution) -> Iterator[Execution]:
-        """Executions of other routes, as many as the clock lets."""
-        yield from (self._execute(path.tolist(), np.ones(len(path))) for path in self._paths)
-        for pools in self._markets:
-            tried: Execution | None = first
-            cuts: dict[int, float] = {}
-            for _ in range(_CUTS):
-                if tried is None or not self._clock.allows(0.0) or not self._cut(tried, cuts):
-                    break
-                tried = self._solved(pools, cuts)
-                if tried is not None:
-                    yield tried
-            plain = pools[~self._lots[pools]]
-            again = len(plain) > 0 and self._clock.allows(0.0)
-            without = self._solved(plain, {}) if again else None
-            if without is not None:
-                yield without
+    def best(self, first: Execution, warm: Warm | None) -> Execution:
+        """The best execution; the first one's if no other brings more in the time there is."""
+        best = first
+        for found in self._found(first, warm):
+            best = max(best, found, key=lambda one: one.net)
+            if not _loses(self._network, best, self._route.value):
+                break
+        return best
+
+    def _found(self, first: Execution, warm: Warm | None) -> Iterator[Execution]:
+        """Executions of other routes, each only if its flows bring more than the best so far."""
+        network = self._network
+        self._least = first.net
+        paths = [*self._single_paths(1.0, 0.0), *self._single_paths(1.0, inf)]
+        for path in paths:
+            whole = np.ones(len(path))
+            yield from self._walked(path, whole, np.full(len(path), inf))
+        parts = [path for share in _SHARES for path in self._single_paths(share, inf)]
+        for pools in self._markets(paths, parts, warm):
+            yield from self._with_cuts(first, pools)
+            plain = pools[~network.lots[pools]]
+            if len(plain) < len(pools) and self._clock.allows(0.0):
+                yield from self._solved(plain, {})
+
+    def _with_cuts(self, first: Execution, pools: IntArray) -> Iterator[Execution]:
+        """Solved again with more books cut each time, until that brings no more."""
+        cuts: dict[int, float] = {}
+        tried = first
+        for _ in range(_CUTS):
+            if not self._clock.allows(0.0) or not self._cut(tried, cuts):
+                break
+            least = self._least
+            for tried in self._solved(pools, cuts):
+                yield tried
+            if self._least <= least:
+                break
+
+    def _markets(
+        self, paths: list[IntArray], parts: list[IntArray], warm: Warm | None
+    ) -> list[IntArray]:
+        """Sets of pools to solve on: all that are near, or the route's with those of one path."""
+        pool, arcs = self._network.pool, self._route.arc
+        if self._gas_value > 0.0:
+            sets = [np.concatenate([arcs, path]) for path in (arcs, *paths, *parts)]
+        else:
+            near = np.concatenate([arcs, *paths, *parts])
+            sets = [near] if warm is None else [near, np.concatenate([near, warm.arc])]
+        return [np.array(one) for one in dict.fromkeys(tuple(np.unique(pool[s])) for s in sets)]
 
     def _single_paths(self, share: float, lot_charge: float) -> list[IntArray]:
         """The best path of each length for a share of the order.
@@ -140,7 +137,7 @@ class _Repair:
         Books cost ``lot_charge`` more than their gas.
         """
         network, route = self._network, self._route
-        charge = network.pool_gas * self._gas_value + np.where(self._lots, lot_charge, 0.0)
+        charge = self._charge + np.where(network.lots, lot_charge, 0.0)
         return best_paths(network, route.source, route.target, share * route.amount, charge)
 
     def _cut(self, tried: Execution, cuts: dict[int, float]) -> bool:
@@ -151,75 +148,62 @@ class _Repair:
         }
         for a, used in zip(tried.route.arc.tolist(), tried.route.used.tolist(), strict=True):
             number = int(network.pool[a])
-            if not (self._lots[number] and network.kind[a] == STEPS):
+            if not (network.lots[number] and network.kind[a] == STEPS):
                 continue
             ends = network.tokens[network.tail[a]], network.tokens[network.head[a]]
             whole = taken.get((network.pools[number].id, *ends), 0) / network.unit[network.tail[a]]
-            if whole < used * (1.0 - 2.0 * _SPARE):
+            if whole < used - 2.0 * _SPARE * self._route.amount:
                 cuts[a] = float(whole)
                 changed = True
         return changed
 
-    def _solved(self, pools: IntArray, cuts: Mapping[int, float]) -> Execution | None:
-        """The best route on some pools, of which some sides end early."""
+    def _solved(self, pools: IntArray, cuts: Mapping[int, float]) -> Iterator[Execution]:
+        """The best route on some pools, of which some arcs take no more than their cut."""
         network, route = self._network, self._route
-        places: dict[str, int] = {}
-        market = Network(list(self._market(pools, cuts, places)), network.prices)
-        ends = network.tokens[route.source], network.tokens[route.target]
-        if not all(token in market.index for token in ends):
-            return None
-        order = market, market.index[ends[0]], market.index[ends[1]], route.amount
-        if self._gas_value > 0.0:
-            priced = net_of_gas(*order, self._gas_value, clock=self._clock)
-            arcs, used = priced.arc, priced.used
-        else:
-            plain, _ = find_route(*order, _TOLERANCE, clock=self._clock)
-            arcs, used = plain.arc, plain.used
-        if len(arcs) == 0:
-            return None
-        return self._execute([self._original(market, int(a), places) for a in arcs], used)
-
-    def _market(
-        self, pools: IntArray, cuts: Mapping[int, float], places: dict[str, int]
-    ) -> Iterator[Pool]:
-        """The pools, those with cuts side by side; ``places`` gets their numbers by their ids."""
-        network = self._network
-        for number in pools.tolist():
-            pool = network.pools[number]
-            arcs = range(network.first_arc[number], network.first_arc[number + 1])
-            if not any(a in cuts for a in arcs):
-                places[pool.id] = number
-                yield pool
-                continue
-            for a, curve in zip(arcs, network.curves(number), strict=True):
-                assert isinstance(curve, LevelsArc)  # as all that is cut
-                most = cuts.get(a, inf) * float(network.unit[network.tail[a]]) * (1.0 + _SPARE)
-                levels = tuple(_up_to(curve.levels, most))
-                if levels:
-                    name = f"{pool.id} {curve.token_in}"
-                    places[name] = number
-                    yield _Side(name, replace(curve, levels=levels))
-
-    def _original(self, market: Network, a: int, places: Mapping[str, int]) -> int:
-        network = self._network
-        number = places[market.pools[market.pool[a]].id]
-        ends = market.tokens[market.tail[a]], market.tokens[market.head[a]]
-        for b in range(network.first_arc[number], network.first_arc[number + 1]):
-            if (network.tokens[network.tail[b]], network.tokens[network.head[b]]) == ends:
-                return int(b)
-        raise KeyError(f"{network.pools[number].id} has no arc from {ends[0]} to {ends[1]}")
-
-    def _execute(self, arcs: Sequence[int], used: Array) -> Execution:
-        route = replace(self._route, arc=np.array(arcs, np.int64), used=used)
-        done = _executed(self._network, route, self._amount, self._gas_value)
-        arrived = done.replay.amount_out / float(self._network.unit[route.target])
-        return replace(done, route=replace(route, value=arrived))
-
-
-def _up_to(levels: Sequence[tuple[float, float]], most: float) -> Iterator[tuple[float, float]]:
-    """The best levels for an input of ``most``."""
-    for capacity, rate in levels:
-        if most <= 0.0:
+        first, end = network.first_arc[pools], network.first_arc[pools + 1]
+        arcs = spans(first, end)
+        most = np.full(len(arcs), inf)
+        for a, cut in cuts.items():
+            most[arcs == a] = cut / route.amount + _SPARE if cut > 0.0 else 0.0
+        arcs, most = arcs[most > 0.0], most[most > 0.0]
+        local = localise(network, arcs, route.source, route.target)
+        if local is None:
             return
-        yield min(capacity, most), rate
-        most -= capacity
+        arcs, most = arcs[local.place], most[local.place]
+        flow = best_flow(network, arcs, local, route.nu, route.amount, most)
+        if flow is not None:
+            yield from self._walked(arcs, flow, most)
+
+    def _walked(self, arcs: IntArray, flow: Array, most: Array) -> Iterator[Execution]:
+        """What flows do in integers, if they promise more than the best so far.
+
+        Small flows are dropped where the rest then still keeps to ``most`` per arc.
+        """
+        network, route = self._network, self._route
+        local = localise(network, arcs, route.source, route.target)
+        if local is None:
+            return
+        arcs, flow, most = arcs[local.place], flow[local.place], most[local.place] + _OVER
+        best, promised = None, self._least
+        for threshold in _DROPS:
+            walked = walk(network, arcs, local, flow, threshold, route.amount)
+            if walked is None:
+                continue
+            over = walked[2] > route.amount * _of(walked[1], arcs, most)
+            if threshold > _DROPS[0] and np.any(over):
+                continue
+            net = walked[0] - float(np.sum(self._charge[network.pool[walked[1]]]))
+            if net > promised:
+                best, promised = walked, net
+        if best is not None:
+            found = replace(route, arc=best[1], used=best[2])
+            done = _executed(network, found, self._amount, self._gas_value)
+            arrived = done.replay.amount_out / float(network.unit[route.target])
+            self._least = max(self._least, done.net)
+            yield replace(done, route=replace(found, value=arrived))
+
+
+def _of(chosen: IntArray, arcs: IntArray, value: Array) -> Array:
+    """The values of some of the arcs."""
+    order = np.argsort(arcs)
+    return value[order[np.searchsorted(arcs, chosen, sorter=order)]]

@@ -15,6 +15,11 @@ from solver.core.routing.joint import star_flows, star_levels
 from solver.core.routing.network import Network
 
 _SLACK = 4e-3
+_PRICINGS = 4
+_SAME = 2e-3  # a change of prices that leaves the levels near the money as they are
+_WORTHLESS = 1e-6
+_FINE = 1e-8  # of the order, between the value of the flows and their bound
+_FINEST = 1e-11  # flows up to a limit reach it only so
 
 
 class Local(Struct, frozen=True):
@@ -236,13 +241,15 @@ def build_model(
     amount: float,
     flow: Array,
     keep_rate: float = 0.0,
+    most: Array | None = None,
 ) -> Model:
     """Levels of the arcs near the money at prices ν, joint pools as stars.
 
     ``flow`` (in units of the order) is where a warm start begins. With a ``keep_rate`` the order
     may keep any part of its input at that worth: one more level, the last, from source to target.
+    ``most``, in the same units and positive, limits what plain arcs take in.
     """
-    model = _build(network, arcs, local, nu, amount, flow)
+    model = _build(network, arcs, local, nu, amount, flow, most)
     if keep_rate <= 0.0:
         return model
     one = np.zeros((1, WIDTH))
@@ -263,8 +270,44 @@ def build_model(
     )
 
 
+def best_flow(
+    network: Network,
+    arcs: IntArray,
+    local: Local,
+    guess: Array,
+    amount: float,
+    most: Array | None = None,
+) -> Array | None:
+    """The flows, in units of the order, that bring most over some arcs; None if that fails.
+
+    ``guess`` are prices of the network's tokens; they are priced again until the levels near the
+    money are the right ones. ``most`` is as for :func:`build_model`.
+    """
+    near = guess[local.tokens]
+    nu = np.where(near > _WORTHLESS, near, 1.0)
+    nu[1] = 1.0
+    flow = np.zeros(len(arcs))
+    for _ in range(_PRICINGS):
+        model = build_model(network, arcs, local, nu, amount, flow, most=most)
+        x = np.minimum(0.4 * model.capacity, 0.03)
+        prices = np.concatenate([nu, model.node_nu])
+        model.solve(x, prices, 1e-2, _FINE if most is None else _FINEST)
+        if not (np.all(np.isfinite(x)) and np.all(np.isfinite(prices))):
+            return None
+        before, nu = nu, np.maximum(prices[: len(nu)], 1e-4)
+        if np.all(np.abs(nu - before) <= _SAME * before):
+            break
+    return model.arc_flow(x)
+
+
 def _build(
-    network: Network, arcs: IntArray, local: Local, nu: Array, amount: float, flow: Array
+    network: Network,
+    arcs: IntArray,
+    local: Local,
+    nu: Array,
+    amount: float,
+    flow: Array,
+    most: Array | None,
 ) -> Model:
     joint = network.joint
     group = joint.of_pool[network.pool[arcs]]
@@ -273,6 +316,10 @@ def _build(
         network, arcs[single], nu[local.tail[single]], nu[local.head[single]], amount
     )
     arc_of = single[arc_of]
+    if most is not None:
+        capacity = _up_to(arc_of, capacity, most)
+        kept = capacity > 0.0
+        arc_of, kind, par, capacity = arc_of[kept], kind[kept], par[kept], capacity[kept]
     plain = len(arc_of)
     joints = np.unique(group[group >= 0])
     warm = np.minimum(np.maximum(_spread(flow, arc_of, capacity), 1e-4), 0.9 * capacity)
@@ -341,3 +388,14 @@ def _spread(flow: Array, arc_of: IntArray, capacity: Array) -> Array:
         x[k] = min(left[arc_of[k]], capacity[k])
         left[arc_of[k]] -= x[k]
     return x
+
+
+@compiled
+def _up_to(arc_of: IntArray, capacity: Array, most: Array) -> Array:
+    """Capacities of levels, those of one arc in order, that add up to at most ``most`` per arc."""
+    left = most.copy()
+    cut = np.empty(len(capacity))
+    for k in range(len(capacity)):
+        cut[k] = max(0.0, min(capacity[k], left[arc_of[k]]))
+        left[arc_of[k]] -= cut[k]
+    return cut

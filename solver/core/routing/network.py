@@ -24,7 +24,7 @@ from solver.core.routing.coins import Coins, is_joint
 from solver.core.routing.sheet import Sheet
 from solver.core.routing.sparse import System
 from solver.core.types import TokenId
-from solver.core.venue import Arc, DeclaresArcs, Pool, StatesRoutes
+from solver.core.venue import Arc, DeclaresArcs, Pool, StatesRoutes, trades_in_lots
 
 _MOST_SCALE = 1e6  # prices in terms of a token that is worth less say nothing
 
@@ -91,6 +91,7 @@ class Network:
         self.first_arc: IntArray = np.append(0, np.cumsum(counts))
         self.pool: IndexArray = np.repeat(np.arange(len(rows), dtype=np.int32), counts)
         self.pool_gas: Array = _most_gas(arcs, counts)
+        self.lots: NDArray[np.bool_] = np.array([trades_in_lots(pool) for pool in self.pools], bool)
         self.unit: Array = np.array([1.0 / prices[token] for token in self.tokens])
         self._sheet = Sheet(self.unit[self.tail], self.unit[self.head])
         self.kind, self.par, self.table = self._sheet.kind, self._sheet.par, self._sheet.table
@@ -136,7 +137,7 @@ class Network:
                 raise KeyError(f"{name} is new")
         numbers: IntArray = np.array(moved, np.int64)
         first, end = self.first_arc[numbers], self.first_arc[numbers + 1]
-        places = _spans(first, end)
+        places = spans(first, end)
         arcs = list(chain.from_iterable(rows))
         joint = [
             (j, own)
@@ -289,7 +290,7 @@ def following(
     return before
 
 
-def _spans(first: IntArray, end: IntArray) -> IntArray:
+def spans(first: IntArray, end: IntArray) -> IntArray:
     """All of first[k]…end[k] − 1, one span after the other."""
     count = end - first
     return np.repeat(end - np.cumsum(count), count) + np.arange(int(count.sum()))
