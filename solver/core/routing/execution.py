@@ -8,7 +8,7 @@ until no lots are lost. The best single paths and the pools without books are tr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from math import inf
 
 import numpy as np
@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from solver.core.kernels import Array, IntArray
-from solver.core.routing.arcs import STEPS
+from solver.core.routing.arcs import STEPS, arc_output
 from solver.core.routing.clock import UNLIMITED, Clock
 from solver.core.routing.model import best_flow, localise, walk
 from solver.core.routing.network import Network, spans
@@ -26,6 +26,8 @@ from solver.core.routing.router import Route, Warm
 
 _SHARES = (0.5, 0.1)  # of the order, for paths beside others
 _CUTS = 4
+_HOPS = 3
+_PATHS = 12  # of all paths over the near pools, the best are executed
 _LOSS = 6e-6  # of the order: less lost on the way is not worth a search
 _SPARE = 2e-6  # of the order, more than lots cost: flows that are a hair short lose the last lot
 _OVER = 2e-5  # of the order: with more than this above its cut a book would lose a lot
@@ -54,20 +56,16 @@ def execute(
     way; ``warm`` names arcs that are worth a look. The bound of the route stays as it is.
     """
     first = _executed(network, route, amount, gas_value)
-    if not _loses(network, first, route.value) or not clock.allows(0.0):
+    enough = route.value * (1.0 - _LOSS) - first.replay.gas * gas_value
+    if first.net >= enough or not clock.allows(0.0):
         return first
-    return _Repair(network, route, amount, gas_value, clock).best(first, warm)
+    return _Repair(network, route, amount, gas_value, clock).best(first, enough, warm)
 
 
 def _executed(network: Network, route: Route, amount: int, gas_value: float) -> Execution:
     found = replay(network, route, amount)
     arrived = found.amount_out / float(network.unit[route.target])
     return Execution(route, found, arrived - found.gas * gas_value)
-
-
-def _loses(network: Network, done: Execution, promised: float) -> bool:
-    arrived = done.replay.amount_out / float(network.unit[done.route.target])
-    return arrived < promised * (1.0 - _LOSS)
 
 
 class _Repair:
@@ -82,12 +80,12 @@ class _Repair:
         self._charge: Array = network.pool_gas * gas_value
         self._least = -inf  # what the best execution so far brings
 
-    def best(self, first: Execution, warm: Warm | None) -> Execution:
-        """The best execution; the first one's if no other brings more in the time there is."""
+    def best(self, first: Execution, enough: float, warm: Warm | None) -> Execution:
+        """The best execution of those until one nets enough or time is up."""
         best = first
         for found in self._found(first, warm):
             best = max(best, found, key=lambda one: one.net)
-            if not _loses(self._network, best, self._route.value):
+            if best.net >= enough:
                 break
         return best
 
@@ -105,6 +103,53 @@ class _Repair:
             plain = pools[~network.lots[pools]]
             if len(plain) < len(pools) and self._clock.allows(0.0):
                 yield from self._solved(plain, {})
+        if self._gas_value > 0.0:
+            near = np.unique(network.pool[np.concatenate([self._route.arc, *paths, *parts])])
+            for path in self._paths_over(near):
+                yield from self._walked(path, np.ones(len(path)), np.full(len(path), inf))
+            cuts: dict[int, float] = {}
+            self._cut(first, cuts)
+            yield from self._thinned(near, cuts)
+
+    def _paths_over(self, pools: IntArray) -> list[IntArray]:
+        """The best of all paths of a few hops over some pools, net of gas, whole order each."""
+        network, route = self._network, self._route
+        out: dict[int, list[int]] = {}
+        for a in spans(network.first_arc[pools], network.first_arc[pools + 1]).tolist():
+            out.setdefault(int(network.tail[a]), []).append(a)
+        found: list[tuple[float, list[int]]] = []
+        waiting: list[tuple[float, list[int]]] = [(route.amount, [])]
+        while waiting:
+            amount, path = waiting.pop()
+            at = int(network.head[path[-1]]) if path else route.source
+            if at == route.target:
+                found.append((amount, path))
+            elif len(path) < _HOPS:
+                been = {route.source, *(int(network.tail[a]) for a in path), at}
+                for a in out.get(at, ()):
+                    if int(network.head[a]) not in been:
+                        kind, par, table = network.kind[a], network.par[a], network.table[a]
+                        more = arc_output(kind, par, table, network.rows, amount)
+                        less = float(self._charge[network.pool[a]])
+                        if more - less > self._least:
+                            waiting.append((more - less, [*path, a]))
+        found.sort(key=lambda one: -one[0])
+        return [np.array(path, np.int64) for _, path in found[:_PATHS]]
+
+    def _thinned(self, pools: IntArray, cuts: Mapping[int, float]) -> Iterator[Execution]:
+        """One pool fewer each time, the one that carries least: few may be worth their gas."""
+        while len(pools) > 1 and self._clock.allows(0.0):
+            solved = self._flows(pools, cuts)
+            if solved is None:
+                return
+            arcs, flow, most = solved
+            yield from self._walked(arcs, flow, most)
+            carried = np.bincount(
+                self._network.pool[arcs], weights=flow, minlength=len(self._charge)
+            )[pools]
+            kept = carried > _DROPS[-1]
+            kept[np.argmin(np.where(kept, carried, inf))] = False
+            pools = pools[kept]
 
     def _with_cuts(self, first: Execution, pools: IntArray) -> Iterator[Execution]:
         """Solved again with more books cut each time, until that brings no more."""
@@ -124,12 +169,12 @@ class _Repair:
     ) -> list[IntArray]:
         """Sets of pools to solve on: all that are near, or the route's with those of one path."""
         pool, arcs = self._network.pool, self._route.arc
-        if self._gas_value > 0.0:
-            sets = [np.concatenate([arcs, path]) for path in (arcs, *paths, *parts)]
-        else:
+        if self._gas_value <= 0.0:
             near = np.concatenate([arcs, *paths, *parts])
             sets = [near] if warm is None else [near, np.concatenate([near, warm.arc])]
-        return [np.array(one) for one in dict.fromkeys(tuple(np.unique(pool[s])) for s in sets)]
+            return _different([np.unique(pool[one]) for one in sets])
+        joined = [np.concatenate([arcs, path]) for path in (arcs, *paths, *parts)]
+        return _different([np.unique(pool[one]) for one in joined])
 
     def _single_paths(self, share: float, lot_charge: float) -> list[IntArray]:
         """The best path of each length for a share of the order.
@@ -159,6 +204,14 @@ class _Repair:
 
     def _solved(self, pools: IntArray, cuts: Mapping[int, float]) -> Iterator[Execution]:
         """The best route on some pools, of which some arcs take no more than their cut."""
+        solved = self._flows(pools, cuts)
+        if solved is not None:
+            yield from self._walked(*solved)
+
+    def _flows(
+        self, pools: IntArray, cuts: Mapping[int, float]
+    ) -> tuple[IntArray, Array, Array] | None:
+        """Arcs of some pools, their flows and limits in units of the order; None without a way."""
         network, route = self._network, self._route
         first, end = network.first_arc[pools], network.first_arc[pools + 1]
         arcs = spans(first, end)
@@ -168,39 +221,43 @@ class _Repair:
         arcs, most = arcs[most > 0.0], most[most > 0.0]
         local = localise(network, arcs, route.source, route.target)
         if local is None:
-            return
+            return None
         arcs, most = arcs[local.place], most[local.place]
         flow = best_flow(network, arcs, local, route.nu, route.amount, most)
-        if flow is not None:
-            yield from self._walked(arcs, flow, most)
+        return None if flow is None else (arcs, flow, most)
 
     def _walked(self, arcs: IntArray, flow: Array, most: Array) -> Iterator[Execution]:
         """What flows do in integers, if they promise more than the best so far.
 
-        Small flows are dropped where the rest then still keeps to ``most`` per arc.
+        Small flows are dropped. Where the rest then exceeds ``most`` of an arc, its lots may be
+        lost, and only gas that is saved may be worth it.
         """
         network, route = self._network, self._route
         local = localise(network, arcs, route.source, route.target)
         if local is None:
             return
         arcs, flow, most = arcs[local.place], flow[local.place], most[local.place] + _OVER
-        best, promised = None, self._least
+        best: dict[bool, tuple[float, IntArray, Array]] = {}
         for threshold in _DROPS:
             walked = walk(network, arcs, local, flow, threshold, route.amount)
             if walked is None:
                 continue
-            over = walked[2] > route.amount * _of(walked[1], arcs, most)
-            if threshold > _DROPS[0] and np.any(over):
-                continue
             net = walked[0] - float(np.sum(self._charge[network.pool[walked[1]]]))
-            if net > promised:
-                best, promised = walked, net
-        if best is not None:
-            found = replace(route, arc=best[1], used=best[2])
-            done = _executed(network, found, self._amount, self._gas_value)
-            arrived = done.replay.amount_out / float(network.unit[route.target])
-            self._least = max(self._least, done.net)
-            yield replace(done, route=replace(found, value=arrived))
+            keeps = not np.any(walked[2] > route.amount * _of(walked[1], arcs, most))
+            keeps |= threshold == _DROPS[0]
+            if net > max(self._least, best[keeps][0] if keeps in best else -inf):
+                best[keeps] = net, walked[1], walked[2]
+        for keeps, (_, chosen, used) in best.items():
+            if keeps or self._gas_value > 0.0:
+                found = replace(route, arc=chosen, used=used)
+                done = _executed(network, found, self._amount, self._gas_value)
+                arrived = done.replay.amount_out / float(network.unit[route.target])
+                self._least = max(self._least, done.net)
+                yield replace(done, route=replace(found, value=arrived))
+
+
+def _different(sets: Iterable[IntArray]) -> list[IntArray]:
+    return [np.array(one, np.int64) for one in dict.fromkeys(tuple(one.tolist()) for one in sets)]
 
 
 def _of(chosen: IntArray, arcs: IntArray, value: Array) -> Array:
