@@ -15,7 +15,7 @@ import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
 
-from solver.core import graph, pricing, program, proof, reference
+from solver.core import graph, nearby, pricing, program, proof, reference
 from solver.core.acyclic import Rule, acyclic
 from solver.core.canonical import canonical
 from solver.core.curves import Array
@@ -44,10 +44,12 @@ from solver.core.types import (
     StandAlone,
     TokenId,
 )
-from solver.core.venue import Snapshot
+from solver.core.venue import Pool, Snapshot, StatesRoutes
 from solver.core.verify import verify
 
 _MOST_RATE = 1_000.0
+_WIDENINGS = 5
+_TRIFLE = 1e-6  # of the largest order: less than that, pools outside may gain
 
 
 class Terms(Struct, frozen=True):
@@ -108,9 +110,7 @@ def solve_batch(
     """
     ordered = canonical(intents, snapshot.hash)
     refused = _refused(snapshot, ordered, terms)
-    wanted = [sell_node(intent) for intent in ordered] + [buy_node(intent) for intent in ordered]
-    built = graph.build(snapshot, wanted, terms.capital_bps)
-    prices = graph.complete_prices(built, snapshot.prices)
+    prices = _all_prices(snapshot)
     for intent in ordered:
         for token in (intent.swap.sell, intent.swap.buy):
             if token not in prices:
@@ -127,7 +127,7 @@ def solve_batch(
         network = following(memory.network if memory else None, snapshot.pools, prices)
         if memory:
             memory.network = network
-    market = _Market(snapshot, built, prices, terms, network)
+    market = _Market(snapshot, prices, terms, network)
     refusals = tuple(OpenReason(digest, *reason) for digest, reason in sorted(refused.items()))
     if single and network is not None:
         progress("route")
@@ -144,10 +144,17 @@ class _Market(Struct, frozen=True):
     """What all solves of one batch share. ``network`` is None where nothing can be routed."""
 
     snapshot: Snapshot
-    built: graph.Graph
     prices: dict[TokenId, float]
     terms: Terms
     network: Network | None
+
+
+def _all_prices(snapshot: Snapshot) -> dict[TokenId, float]:
+    """The reference prices, completed by pools where a token has none."""
+    known = snapshot.prices
+    if all(known.get(token, 0.0) > 0.0 for pool in snapshot.pools for token in pool.tokens):
+        return {token: price for token, price in known.items() if price > 0.0}
+    return graph.complete_prices(graph.build(snapshot, ()), known)
 
 
 def _rows_of(
@@ -184,7 +191,7 @@ def _joint(
 ) -> Solution:
     """The orders through the joint program."""
     snapshot, terms, prices = market.snapshot, market.terms, market.prices
-    batch = normalise(market.built, kept, terms.fees, prices, terms.max_impact_bps, rows)
+    batch, around = _seen(market, kept, rows)
     progress("reference")
     fair = reference.reference(batch, snapshot.hash)
     promised = replace(batch.problem, floors=fair.floors, rates=fair.rates, caps=fair.caps)
@@ -194,9 +201,48 @@ def _joint(
     progress("integers")
     answer = _to_integers(snapshot, batch, relaxed, fair, terms)
     fills = answer.priced.fills if answer.priced else ()
-    certificate = proof.prove(snapshot, batch, relaxed, answer.plan, fills, prices)
+    certificate = proof.prove(snapshot, batch, relaxed, answer.plan, fills, prices, around)
     reasons = _reasons(batch, relaxed, answer, fills)
     return _solution(answer, fills, tuple(reasons), certificate)
+
+
+def _seen(
+    market: _Market, kept: Sequence[Intent], rows: Sequence[ExtraRow]
+) -> tuple[Batch, nearby.Surroundings | None]:
+    """The batch over the whole market, or over what its orders need of a large one and the rest."""
+    network, prices = market.network, market.prices
+    if network is None or len(network.pools) <= nearby.MANY:
+        return _normalised(market, market.snapshot.pools, kept, rows), None
+    seen = nearby.near(network, kept, prices)
+    known: dict[graph.Node, float] = {}
+    for _ in range(_WIDENINGS):
+        visible = {pool.id for pool, on in zip(network.pools, seen, strict=True) if on}
+        pools = [
+            pool
+            for pool in market.snapshot.pools
+            if pool.id in visible or isinstance(pool, StatesRoutes)
+        ]
+        batch = _normalised(market, pools, kept, rows)
+        guess = np.array([known.get(node, 1.0) for node in batch.graph.nodes])
+        batch = replace(batch, problem=replace(batch.problem, guess=guess))
+        around = nearby.Surroundings(network, seen)
+        lifted = around.lift(batch, program.solve(batch.problem).nu)
+        missing, more = around.gains(lifted)
+        if missing <= _TRIFLE * batch.scale:
+            break
+        known = dict(zip(batch.graph.nodes, lifted.nodes.tolist(), strict=True))
+        seen[more] = True
+    problem = replace(batch.problem, guess=np.maximum(lifted.nodes, _TRIFLE))
+    return replace(batch, problem=problem), around
+
+
+def _normalised(
+    market: _Market, pools: Sequence[Pool], kept: Sequence[Intent], rows: Sequence[ExtraRow]
+) -> Batch:
+    terms = market.terms
+    wanted = [sell_node(intent) for intent in kept] + [buy_node(intent) for intent in kept]
+    built = graph.build(replace(market.snapshot, pools=tuple(pools)), wanted, terms.capital_bps)
+    return normalise(built, kept, terms.fees, market.prices, terms.max_impact_bps, rows)
 
 
 def _alone(market: _Market, intent: Intent) -> StandAlone:

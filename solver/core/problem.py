@@ -71,7 +71,8 @@ class Problem(Struct, frozen=True):
 
     ``caps`` bounds the rate of each order's pair: surplus that only moves from one pair to another
     would otherwise look as good as surplus that is made. ``rates`` are those of the reference
-    outcome, and no pair gets less than its own.
+    outcome, and no pair gets less than its own. ``guess`` is a ν known to be near the right one:
+    with it programs see only the levels near the money, as whole curves.
     """
 
     arcs: Arcs
@@ -83,6 +84,12 @@ class Problem(Struct, frozen=True):
     caps: tuple[float, ...] = ()
     joints: tuple[JointPool, ...] = ()
     rates: tuple[float, ...] = ()
+    guess: Array | None = None
+
+    @property
+    def first_nu(self) -> Array:
+        """Where the search for ν begins: a guess near them, or the reference prices."""
+        return self.prices if self.guess is None else self.guess
 
     def least(self, i: int) -> float:
         """The rate of order i in the reference outcome, 0 where it is not filled there."""

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from solver.core import certificate, graph, pricing, program
 from solver.core.graph import Node
+from solver.core.nearby import Surroundings
 from solver.core.problem import Batch, Floor, Plan, Problem
 from solver.core.types import BPS, Certificate, Exact, Fill, Kind, Leaf, Leg, TokenId
 from solver.core.venue import Pool, Snapshot, step_of
@@ -47,8 +48,12 @@ def prove(
     chosen: Plan,
     fills: Sequence[Fill],
     prices: Mapping[TokenId, float],
+    around: Surroundings | None = None,
 ) -> Certificate:
-    """Bound, arbitrage floor and gap of exact ``fills``, in numeraire units."""
+    """Bound, arbitrage floor and gap of exact ``fills``, in numeraire units.
+
+    ``around`` are the pools that the batch does not see; what they could gain is in the bound.
+    """
     value = surplus(batch, fills)
     generous: Problem | None = None
     if not (_pays_floors(batch, fills) and _keeps_caps(batch, fills, batch.problem)):
@@ -56,7 +61,7 @@ def prove(
         batch = replace(batch, problem=generous)
     fair = bool(batch.problem.caps) and generous is None
     problem = batch.problem
-    leaves = cover(problem, relaxed, value)
+    leaves = cover(batch, relaxed, value, around)
     worst = max(leaves, key=lambda leaf: leaf.bound)
     upper = worst.bound * batch.scale
     value *= batch.scale
@@ -80,7 +85,7 @@ def prove(
         assumptions.append(SAMPLED + ", ".join(batch.graph.sampled))
     if len(prices) > len(snapshot.prices):
         assumptions.append(DERIVED_PRICES)
-    proven = [_leaf(batch, leaf, prices) for leaf in leaves]
+    proven = [_leaf(batch, leaf, prices, around) for leaf in leaves]
     return Certificate(
         objective=OBJECTIVE,
         normalisation="numeraire units at the snapshot's reference prices",
@@ -115,13 +120,15 @@ def prove(
     )
 
 
-def cover(problem: Problem, relaxed: Plan, value: float) -> list[Case]:
+def cover(
+    batch: Batch, relaxed: Plan, value: float, around: Surroundings | None = None
+) -> list[Case]:
     """Cases that together contain every batch; the loosest is split until the gap closes.
 
     Orders are split on where the relaxation fills them in part although they are all-or-nothing.
     """
-    ticket = count()
-    first = _case(problem, relaxed, frozenset(), frozenset())
+    ticket, problem = count(), batch.problem
+    first = _case(batch, around, relaxed, frozenset(), frozenset())
     heap = [(-first.bound, next(ticket), first)]
     done: list[Case] = []
     while heap and len(heap) + len(done) < _MAX_LEAVES:
@@ -134,17 +141,30 @@ def cover(problem: Problem, relaxed: Plan, value: float) -> list[Case]:
             (case.whole | {split}, case.out),
             (case.whole, case.out | {split}),
         ):
-            leaf = _case(problem, case.plan, whole, out)
+            leaf = _case(batch, around, case.plan, whole, out)
             heapq.heappush(heap, (-leaf.bound, next(ticket), leaf))
     return done + [case for _, _, case in sorted(heap, key=lambda entry: entry[:2])]
 
 
-def _case(problem: Problem, start: Plan, whole: frozenset[int], out: frozenset[int]) -> Case:
+def _case(
+    batch: Batch,
+    around: Surroundings | None,
+    start: Plan,
+    whole: frozenset[int],
+    out: frozenset[int],
+) -> Case:
+    problem = batch.problem
     candidates = [start]  # any prices prove a bound
     with suppress(program.ProgramError):
         candidates.append(program.duals(problem, start, whole, out))
+    beyond = [0.0] * len(candidates)
+    if around is not None:
+        for k, plan in enumerate(candidates):
+            lifted = around.lift(batch, plan.nu)
+            candidates[k] = replace(plan, nu=lifted.nodes)
+            beyond[k] = around.gains(lifted)[0] / batch.scale
     bounded = [
-        (certificate.bound(problem, plan.nu, plan.multipliers, whole, out), k)
+        (certificate.bound(problem, plan.nu, plan.multipliers, whole, out) + beyond[k], k)
         for k, plan in enumerate(candidates)
     ]
     bound, best = min(bounded)
@@ -163,17 +183,22 @@ def _to_split(problem: Problem, case: Case) -> int | None:
     return min(fractional, key=lambda i: (abs(fractional[i] - 0.5), i), default=None)
 
 
-def _leaf(batch: Batch, case: Case, prices: Mapping[TokenId, float]) -> Leaf:
+def _leaf(
+    batch: Batch, case: Case, prices: Mapping[TokenId, float], around: Surroundings | None
+) -> Leaf:
     nu = case.plan.nu
+    named = {
+        node: float(nu[n]) * prices[node.token]
+        for n, node in enumerate(batch.graph.nodes)
+        if node.token in prices
+    }
+    if around is not None:
+        named = around.names(around.lift(batch, nu), prices) | named
     return Leaf(
         whole=[batch.intents[i].digest for i in sorted(case.whole)],
         out=[batch.intents[i].digest for i in sorted(case.out)],
         bound=decimal(case.bound * batch.scale),
-        prices={
-            node_name(node): decimal(float(nu[n]) * prices[node.token])
-            for n, node in enumerate(batch.graph.nodes)
-            if node.token in prices
-        },
+        prices={node_name(node): decimal(worth) for node, worth in sorted(named.items())},
         multipliers={
             row.name: decimal(float(weight))
             for row, weight in zip(batch.problem.rows, case.plan.multipliers, strict=True)

@@ -1,9 +1,10 @@
 """The reference outcome: what each pair gets when pairs are served one after another.
 
-Each directed pair in turn takes the best plan that leaves those before it what they have. The
-order comes from a hash of the block that closed the batch and of the pair, so that no client can
-choose it and a new pair does not reshuffle the others. The outcome R is feasible by construction.
-The surplus and the rate of each pair in it are the least that the batch may give to that pair.
+Each directed pair in turn takes the best plan that leaves those before it what they have; in a
+batch of many pairs some take their turn together. The order comes from a hash of the block that
+closed the batch and of the pair, so that no client can choose it. The outcome R is feasible by
+construction. The surplus and the rate of each pair in it are the least that the batch may give to
+that pair.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from solver.core.problem import Batch, Floor, Plan, Problem, surplus_of
 #: Room for rounding to integers between a floor and what a plan must reach.
 _ROOM = 1e-6
 _MOST_VARIANTS = 6
+_MOST_TURNS = 16
 _NEAR = 1.05
 _HOPS = 4
 _TINY = 1e-12
@@ -50,28 +52,52 @@ def reference(batch: Batch, seed: str) -> Outcome:
     problem = replace(problem, caps=caps)
     reached: Plan | None = None
     active = [False] * count
-    for group in _groups(batch, seed):
-        served = _serve(replace(batch, problem=problem), group, active)
+    for turn in _turns(_groups(batch, seed)):
+        served = _serve(replace(batch, problem=problem), turn, active)
         if served is not None:
             members, reached = served
             active = [on or i in members for i, on in enumerate(active)]
-            problem = _guaranteed(problem, group, members, reached)
+            for group in turn:
+                inside = tuple(i for i in group if i in members)
+                problem = _guaranteed(problem, group, inside, reached)
     return Outcome(reached, active, problem.floors, problem.rates, caps)
 
 
 def _serve(
-    batch: Batch, group: Sequence[int], active: Sequence[bool]
+    batch: Batch, turn: Sequence[tuple[int, ...]], active: Sequence[bool]
 ) -> tuple[tuple[int, ...], Plan] | None:
-    """The members of a pair to fill, and the plan; None where nobody gains."""
+    """The members of one turn's pairs to fill, and the plan; None where nobody gains."""
     best: tuple[tuple[int, ...], Plan] | None = None
     most = _ROOM
-    for members in _variants(batch.problem, group):
+    several = len(turn) > 1
+    variants = _together(batch.problem, turn, active) if several else None
+    for members in _variants(batch.problem, turn[0]) if variants is None else variants:
         plan = acyclic(batch, _rule(members, active))
         if plan is not None:
             gained = surplus_of(batch.problem, members, plan)
             if gained > most:
                 best, most = (members, plan), gained + _ROOM
+            if several:
+                break
     return best
+
+
+def _together(
+    problem: Problem, turn: Sequence[tuple[int, ...]], active: Sequence[bool]
+) -> list[tuple[int, ...]]:
+    """What of several pairs can be filled at once: what the relaxation fills, then without the
+    orders that are all or nothing.
+    """
+    group = {i for pair in turn for i in pair}
+    relaxed = program.solve(problem, [on or i in group for i, on in enumerate(active)])
+    shares = program.shares_of(problem, relaxed)
+    filled = [shares[i] > program.FILLED and i in group for i in range(len(problem.orders))]
+    filled = program.together(problem, filled)
+    whole = [on and (problem.orders[i].divisible or shares[i] > 1.0 - _ROOM) for i, on in
+             enumerate(filled)]  # fmt: skip
+    partial = [on and problem.orders[i].divisible for i, on in enumerate(filled)]
+    variants = [tuple(i for i in sorted(group) if on[i]) for on in (whole, partial)]
+    return [members for members in dict.fromkeys(variants) if members]
 
 
 def _rule(members: tuple[int, ...], active: Sequence[bool]) -> Rule:
@@ -149,6 +175,12 @@ def _groups(batch: Batch, seed: str) -> list[tuple[int, ...]]:
         found.setdefault(f"{intent.swap.sell}>{intent.swap.buy}", []).append(i)
     rank = {name: keccak(f"{seed}|{name}".encode()) for name in found}
     return [tuple(found[name]) for name in sorted(found, key=lambda name: rank[name])]
+
+
+def _turns(groups: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
+    """One pair after another; in a large batch some pairs at a time, as many in each turn."""
+    size = -(-len(groups) // _MOST_TURNS)
+    return [list(groups[k : k + size]) for k in range(0, len(groups), size)]
 
 
 def _variants(problem: Problem, group: Sequence[int]) -> list[tuple[int, ...]]:

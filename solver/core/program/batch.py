@@ -24,7 +24,7 @@ from msgspec.structs import replace
 from solver.core.curves import Array
 from solver.core.problem import Plan, Problem
 from solver.core.program import optimiser
-from solver.core.program.flows import Flows, breakpoints, flows, optimum
+from solver.core.program.flows import Flows, breakpoints, cuts_of, flows
 from solver.core.program.optimiser import Columns, ProgramError
 
 _ROUNDS = 7
@@ -53,14 +53,23 @@ def solve(
 ) -> Plan:
     """The relaxed program on shrinking segments. Inactive orders are fixed at zero.
 
-    Raises ProgramError when neither primal nor dual simplex returns a solution.
+    Raises ProgramError when no algorithm returns a solution.
     """
+    try:
+        return _solve(problem, active, start)
+    except ProgramError:
+        if problem.guess is None:
+            raise
+        return _solve(replace(problem, guess=None), active, start)
+
+
+def _solve(problem: Problem, active: Sequence[bool] | None, start: Array | None) -> Plan:
     flow = np.zeros(len(problem.arcs)) if start is None else start
-    nu = problem.prices
+    nu = problem.first_nu
     spread = 1.0
     best: Plan | None = None
-    for _ in range(_ROUNDS):
-        breaks = breakpoints(problem.arcs, nu, flow, spread)
+    for _ in _rounds(problem, _ROUNDS):
+        breaks = cuts_of(problem, nu, flow, spread)
         plan = _solve_once(problem, _relaxed(problem, breaks, active))
         flow, nu = plan.flow, plan.nu
         spread *= _SHRINK
@@ -87,8 +96,8 @@ def duals(
     active = [i not in out for i in range(len(problem.orders))]
     flow, nu = start.flow, start.nu
     best = start
-    for round_number in range(4):
-        breaks = breakpoints(problem.arcs, nu, flow, _SHRINK**round_number)
+    for round_number in _rounds(problem, 4):
+        breaks = cuts_of(problem, nu, flow, _SHRINK**round_number)
         model = _relaxed(problem, breaks, active)
         for i in whole:
             fixed = model.bought[i] if problem.orders[i].exact_out else model.sold[i]
@@ -103,10 +112,10 @@ def alone(problem: Problem, active: Sequence[bool], focus: Collection[int]) -> P
 
     All-or-nothing orders are whole. The others count so little that they only break ties.
     """
-    flow, nu = np.zeros(len(problem.arcs)), problem.prices
+    flow, nu = np.zeros(len(problem.arcs)), problem.first_nu
     best: Plan | None = None
-    for number in range(_ALONE_ROUNDS):
-        breaks = breakpoints(problem.arcs, nu, flow, _SHRINK ** max(0, number - 1))
+    for number in _rounds(problem, _ALONE_ROUNDS):
+        breaks = cuts_of(problem, nu, flow, _SHRINK ** max(0, number - 1))
         whole = number >= _ALONE_ROUNDS - 2  # coarse secants may lie below a limit that holds
         model = _relaxed(problem, breaks, active, chosen=whole, focus=focus)
         try:
@@ -124,7 +133,8 @@ def choose(problem: Problem, plan: Plan, active: Sequence[bool]) -> list[bool] |
     The segments of ``plan`` are kept and binaries added (SCIP). An order that the program leaves
     at zero is out. None when the program returns nothing within its node limit.
     """
-    breaks = breakpoints(problem.arcs, plan.nu, plan.flow, _SHRINK)
+    near_only = problem.guess is not None
+    breaks = breakpoints(problem.arcs, plan.nu, plan.flow, _SHRINK, near_only)
     model = _relaxed(problem, breaks, active)
     binaries = _add_binaries(problem, model, active)
     answer = optimiser.run(model.columns, "scip")
@@ -153,9 +163,9 @@ def settle(problem: Problem, active: Sequence[bool], plan: Plan) -> Plan:
     """
     flow, nu = plan.flow, plan.nu
     best: Plan | None = None
-    for round_number in range(4):
+    for round_number in _rounds(problem, 4):
         spread = _SHRINK ** (round_number + 1)
-        breaks = breakpoints(problem.arcs, nu, flow, spread)
+        breaks = cuts_of(problem, nu, flow, spread)
         model = _relaxed(problem, breaks, active, chosen=True)
         try:
             found = _solve_once(problem, model)
@@ -171,10 +181,10 @@ def settle(problem: Problem, active: Sequence[bool], plan: Plan) -> Plan:
 
 def idle(problem: Problem, targets: Sequence[int]) -> Array:
     """The flow that yields most of the target tokens, at their prices, with no order at all."""
-    flow, nu = np.zeros(len(problem.arcs)), problem.prices
+    flow, nu = np.zeros(len(problem.arcs)), problem.first_nu
     bare = replace(problem, orders=(), rows=(), floors=())
-    for round_number in range(4):
-        model = _relaxed(bare, breakpoints(bare.arcs, nu, flow, _SHRINK**round_number), None)
+    for round_number in _rounds(problem, 4):
+        model = _relaxed(bare, cuts_of(bare, nu, flow, _SHRINK**round_number), None)
         for target in targets:
             column = model.columns.variable(float(problem.prices[target]), np.inf)
             model.columns.put(target, column, -1.0)
@@ -188,16 +198,21 @@ def idle(problem: Problem, targets: Sequence[int]) -> Array:
     return flow
 
 
+def _rounds(problem: Problem, most: int) -> range:
+    """The rounds in which segments shrink; with whole curves only the last."""
+    return range(most) if problem.guess is None else range(most - 1, most)
+
+
 def _relaxed(
     problem: Problem,
-    breaks: Array,
+    breaks: Array | None,
     active: Sequence[bool] | None,
     chosen: bool = False,
     focus: Collection[int] | None = None,
 ) -> _Model:
     floors = _floors(problem, active)
     orders = problem.orders
-    ways = flows(problem.arcs, problem.node_count, breaks)
+    ways = flows(problem, breaks)
     columns, nodes = ways.columns, ways.nodes
     model = _Model(ways, columns, [], [], {}, [])
     shortfall: dict[tuple[int, int], list[tuple[int, float]]] = {}
@@ -233,6 +248,8 @@ def _relaxed(
         model.sold.append(sold)
         model.bought.append(bought)
     for pair, terms in shortfall.items():
+        if all(columns.upper[model.sold[i]] == 0.0 for i in pairs[pair]):
+            columns.upper[model.payout[pair]] = 0.0
         owed = floors.get(pair, 0.0) / max(problem.prices[pair[1]], _TINY)
         slack = [(columns.variable(-_REWARD, owed), 1.0)] if owed else []
         columns.at_least(owed, (model.payout[pair], 1.0), *terms, *slack)
@@ -366,7 +383,7 @@ def _add_binaries(problem: Problem, model: _Model, active: Sequence[bool]) -> li
 
 
 def _solve_once(problem: Problem, model: _Model) -> Plan:
-    values, duals = optimum(model.columns)
+    values, duals = model.ways.optimum()
     flow = model.ways.on_arcs(values, len(problem.arcs))
     sold = values[model.sold]
     bought = _bought(problem, model, values, sold)

@@ -11,46 +11,102 @@ from msgspec import Struct
 
 from solver.core import curves
 from solver.core.curves import Arcs, Array, IntArray
+from solver.core.problem import Problem
 from solver.core.program import optimiser
+from solver.core.program.interior import MARGIN, Curves, maximise, program_of
 from solver.core.program.optimiser import Columns, ProgramError
 
+_NEAR = 0.95
+_LEAST = 1e-10
+_MOST = 1e4  # of the largest order: nothing takes more
+_MARGINS = (MARGIN, 1.0, 1e-4)
+_ROW = 0.1  # where the prices of rows that are no nodes begin
+_FAR = (-2.0, 0.0, 2.0, 6.0)
 _GRID = np.concatenate([-np.geomspace(3.0, 0.02, 9), [0.0], np.geomspace(0.02, 3.0, 9)])
 
 
 class Flows(Struct):
-    """A program with one row per node, "what arrives ≥ what leaves", and the segments' columns."""
+    """A program with one row per node, "what arrives ≥ what leaves", and the arcs' columns.
+
+    An arc has a column per segment; or, in a large market, one for its whole curve.
+    """
 
     columns: Columns
     nodes: list[int]
-    segment_arc: IntArray
+    column_arc: IntArray
+    curves: Curves | None
+    guess: Array
 
     def on_arcs(self, values: Array, arc_count: int) -> Array:
         """The input of every arc: the sum over its segments."""
         flow = np.zeros(arc_count)
-        np.add.at(flow, self.segment_arc, values[: len(self.segment_arc)])
+        np.add.at(flow, self.column_arc, values[: len(self.column_arc)])
         return flow
 
+    def optimum(self) -> tuple[Array, Array]:
+        """Values, and row duals ≤ 0; raises ProgramError without an answer."""
+        if self.curves is None:
+            return optimum(self.columns)
+        guess = np.full(len(self.columns.row_lower), _ROW)
+        guess[: len(self.guess)] = self.guess
+        program = program_of(self.columns, self.curves)
+        for margin in _MARGINS:
+            found = maximise(program, guess, margin)
+            if found is not None:
+                return found[0], -found[1]
+        raise ProgramError("the interior point does not converge")
 
-def flows(arcs: Arcs, node_count: int, breaks: Array) -> Flows:
-    """The columns of all segments and the rows of all nodes, and nothing else yet."""
-    columns = Columns()
-    nodes = [columns.at_least(0.0) for _ in range(node_count)]
-    segment_arc, widths, slopes = _segments(arcs, breaks)
-    columns.arcs(widths, arcs.tail[segment_arc], arcs.head[segment_arc], slopes)
-    return Flows(columns, nodes, segment_arc)
+
+def flows(problem: Problem, breaks: Array | None) -> Flows:
+    """The columns of all arcs and the rows of all nodes, and nothing else yet.
+
+    Without ``breaks`` the arcs are whole curves.
+    """
+    arcs, columns = problem.arcs, Columns()
+    bent: Curves | None = None
+    nodes = [columns.at_least(0.0) for _ in range(problem.node_count)]
+    if breaks is not None:
+        of, widths, slopes = _segments(arcs, breaks)
+    else:
+        of = _near_money(problem)
+        widths, slopes = np.minimum(arcs.capacity[of], _MOST), np.ones(len(of))
+        bent = Curves(arcs.tail[of], arcs.head[of], arcs.kind[of], arcs.par[of])
+    columns.arcs(widths, arcs.tail[of], arcs.head[of], slopes)
+    return Flows(columns, nodes, of, bent, problem.first_nu)
 
 
-def breakpoints(arcs: Arcs, nu: Array, flow: Array, spread: float) -> Array:
-    """Inputs where each arc is cut, rising along axis 1: shape (arcs, cuts)."""
+def cuts_of(problem: Problem, nu: Array, flow: Array, spread: float) -> Array | None:
+    """Where the arcs of a problem are cut; nowhere, where a guess of ν says what is near."""
+    if problem.guess is not None:
+        return None
+    return breakpoints(problem.arcs, nu, flow, spread)
+
+
+def _near_money(problem: Problem) -> IntArray:
+    """The arcs whose first unit costs little more than it brings at the guessed prices."""
+    arcs, nu = problem.arcs, problem.first_nu
+    brings = curves.slope(arcs, np.zeros(len(arcs))) * nu[arcs.head]
+    near = (brings > _NEAR * nu[arcs.tail]) & (arcs.capacity > _LEAST)
+    return np.asarray(np.nonzero(near)[0])
+
+
+def breakpoints(
+    arcs: Arcs, nu: Array, flow: Array, spread: float, near_only: bool = False
+) -> Array:
+    """Inputs where each arc is cut, rising along axis 1: shape (arcs, cuts).
+
+    ``near_only`` leaves out the cuts far from prices and flows.
+    """
     price_in = np.maximum(nu[arcs.tail], 1e-9)
     price_out = np.maximum(nu[arcs.head], 1e-9)
     ratio = np.clip(price_in / price_out, 1e-9, 1e9)
-    at_prices = np.stack(
-        [curves.input_at(arcs, ratio * np.exp(-h * spread)) for h in _GRID], axis=1
-    )
-    coarse = np.stack([curves.input_at(arcs, np.exp(-h)) for h in (-2.0, 0.0, 2.0, 6.0)], axis=1)
+    at_prices = [curves.input_at(arcs, ratio * np.exp(-h * spread)) for h in _GRID]
     around = flow[:, None] * np.exp(_GRID * spread)[None, :]
-    cuts = np.concatenate([at_prices, coarse, around], axis=1)
+    far = []
+    if not near_only:
+        far = [curves.input_at(arcs, np.exp(-h)) for h in _FAR]
+        far.append(np.where(arcs.is_linear, arcs.capacity, 0.0))
+    cuts = np.concatenate([np.stack([*at_prices, *far], axis=1), around], axis=1)
     limit = np.where(np.isfinite(arcs.capacity), arcs.capacity, np.inf)
     return np.sort(np.minimum(cuts, limit[:, None]), axis=1)
 
@@ -80,7 +136,7 @@ def _segments(arcs: Arcs, breaks: Array) -> tuple[IntArray, Array, Array]:
     heights = np.diff(curves.output(spread, edges.ravel()).reshape(shape), axis=1)
     wide = (widths > 1e-10) & ~arcs.is_linear[:, None]
     arc, cut = np.nonzero(wide)
-    linear = np.nonzero(arcs.is_linear)[0]
+    linear = np.nonzero(arcs.is_linear & (breaks[:, -1] > 0.0))[0]
     slopes = heights[arc, cut] / widths[arc, cut]
     return (
         np.concatenate([arc, linear]),

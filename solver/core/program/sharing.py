@@ -29,7 +29,7 @@ from msgspec.structs import replace
 
 from solver.core.curves import Array
 from solver.core.problem import Plan, Problem, surplus_of
-from solver.core.program.flows import Flows, breakpoints, flows, optimum
+from solver.core.program.flows import Flows, cuts_of, flows
 from solver.core.program.optimiser import ProgramError
 
 #: What fairness may cost in total, of the traded volume: a basis point.
@@ -187,8 +187,8 @@ def _solve(
     free: set[int] | None = None,
 ) -> _Rates:
     """One linear program: the total where ``free`` is None, else the smallest τ of the free."""
-    breaks = breakpoints(problem.arcs, start.nu, start.flow, _SPREAD)
-    ways = flows(problem.arcs, problem.node_count, breaks)
+    breaks = cuts_of(problem, start.nu, start.flow, _SPREAD)
+    ways = flows(problem, breaks)
     columns = ways.columns
     rates = [
         columns.variable(_gain(problem, pair, tau), max(pair.high, least), float(least))
@@ -205,7 +205,7 @@ def _solve(
         columns.cost = [0.0] * len(columns.cost)
         smallest = columns.variable(1.0, min(pairs[d].high for d in free))
         rows = {d: columns.at_least(0.0, (rates[d], 1.0), (smallest, -1.0)) for d in sorted(free)}
-    values, duals = optimum(columns)
+    values, duals = ways.optimum()
     nu = start.nu if free is not None else np.maximum(-duals[: problem.node_count], 0.0)
     return _Rates(
         np.array([values[column] for column in rates]),
