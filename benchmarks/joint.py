@@ -52,10 +52,10 @@ class Case(Struct, frozen=True):
 
 
 CASES = (
-    Case(1_000, 100, True, 150, 600, 0.05, 20),
-    Case(1_000, 1_000, True, 600, None, 0.05, 4),
-    Case(10_000, 100, True, 400, 1_500, 0.05, 8),
-    Case(1_000, 100, False, 3_000, None, 1.0, 8),
+    Case(1_000, 100, True, 150, 600, 0.05, 10),
+    Case(1_000, 1_000, True, 600, None, 0.05, 2),
+    Case(10_000, 100, True, 400, 1_500, 0.05, 4),
+    Case(1_000, 100, False, 3_000, None, 1.0, 4),
 )
 
 

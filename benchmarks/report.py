@@ -590,6 +590,7 @@ def main() -> int:
     routing = _load(arguments.reports, "routing", arguments.quick)
     found = _load(arguments.reports, "surplus", arguments.quick)
     public = _load(arguments.reports, "public", arguments.quick)
+    batches = _load(arguments.reports, "joint", arguments.quick)
     daemon = _load(arguments.reports, "bench", False)
     if routing is not None:
         routing["cases"] = _ordered(routing["cases"])
@@ -602,6 +603,8 @@ def main() -> int:
         text = _fill(text, "surplus", surplus_text(found))
     if public is not None:
         text = _fill(text, "public", public_text(public))
+    if batches is not None:
+        text = _fill(text, "joint", joint_text(batches))
     if daemon is not None:
         text = _fill(text, "daemon", daemon_text(daemon))
     _DOCUMENT.write_text(text, encoding="utf-8")
@@ -644,6 +647,34 @@ def public_text(report: dict[str, Any]) -> list[str]:
         ),
         "",
     ]
+
+
+def joint_text(report: dict[str, Any]) -> list[str]:
+    """Whole batches in large markets."""
+    rows = []
+    for name, row in report.get("cases", {}).items():
+        took, (middle, high) = row["jointMs"], row["barMs"]
+        rows.append(
+            [
+                name,
+                str(row["batches"]),
+                _number(took["p50"]),
+                _barred(middle, took["p50"]),
+                _number(took["max"]),
+                _barred(high, took["max"]),
+                _number(row["referenceMs"]["p50"]),
+                _number(row["totalMs"]["p50"]),
+                _number(row["filled"]["p50"]),
+                _number(row["surplusBps"]["p50"]),
+                _number(row["netGapBps"]["p50"]),
+                _barred(row["barGapBps"], row["netGapBps"]["p50"]),
+            ]
+        )
+    head = (
+        "batch", "batches", "ms p50", "bar", "ms max", "bar", "of it R", "with stand-alone",
+        "filled", "surplus bp", "netGap bp", "bar",
+    )  # fmt: skip
+    return [*_table(head, rows), ""]
 
 
 if __name__ == "__main__":

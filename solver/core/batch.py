@@ -358,7 +358,7 @@ class _Exact:
         self.dropped: dict[str, str] = {}
 
     def answer(self, proposal: _Proposal) -> _Answer | None:
-        """Integers for a proposal; each failure drops one order. None when none is left."""
+        """Integers for a proposal; each failure drops orders. None when none is left."""
         batch, chosen = self._batch, list(proposal.chosen)
         dropped: dict[str, str] = {}
         while any(chosen):
@@ -367,10 +367,9 @@ class _Exact:
             if plan is not None and isinstance(outcome, Priced):
                 return _Answer(plan, outcome, dropped, proposal.stage)
             assert isinstance(outcome, Infeasible)
-            named = [i for i, on in enumerate(chosen) if on and self._is(i, outcome.detail)]
-            worst = named[0] if named else _tightest(batch.problem, chosen)
-            chosen[worst] = False
-            dropped[batch.intents[worst].digest] = outcome.code
+            for i in self._left_out(outcome, chosen):
+                chosen[i] = False
+                dropped[batch.intents[i].digest] = outcome.code
             self.dropped |= dropped
             proposal = _Proposal(proposal.stage, chosen, proposal.plan)
         return None
@@ -383,8 +382,15 @@ class _Exact:
         shared = program.share(self._batch.problem, fixed)
         return fixed if pricing.find_cycle(self._batch, shared.flow) else shared
 
-    def _is(self, i: int, digest: str) -> bool:
-        return self._batch.intents[i].digest == digest
+    def _left_out(self, failure: Infeasible, chosen: Sequence[bool]) -> list[int]:
+        """Which orders a failure costs: one, and in a large market, to save time, all it names."""
+        digests = failure.detail.split()
+        named = [
+            i for i, on in enumerate(chosen) if on and self._batch.intents[i].digest in digests
+        ]
+        if self._batch.problem.guess is None or not named:
+            named = named[:1] or [_tightest(self._batch.problem, chosen)]
+        return named
 
     def _priced(self, plan: Plan, chosen: list[bool]) -> Priced | Infeasible:
         batch = self._batch

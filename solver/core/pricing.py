@@ -252,7 +252,8 @@ def price(
     """Integers for a plan: replay, then one rate per pair out of what arrived.
 
     ``gas_charge`` (in the numeraire) is the bundle's venue gas; it lowers the payouts in
-    proportion to their worth, never below a limit. Infeasible names the intent to leave out.
+    proportion to their worth, never below a limit. Infeasible names what to leave out, several
+    digests apart by spaces where several limits are broken.
     """
     pricer = _Pricer(batch, plan, active, gas_charge)
     return pricer.run()
@@ -286,14 +287,18 @@ class _Pricer:
                 left[group.buy] = left.get(group.buy, 0) - self._need(group)
         self._share_rest(left, rates)
         fills: list[Fill] = []
+        broken: list[str] = []
         for group in self._groups:
             for i in (*group.exact_in, *group.exact_out):
                 fill = self._fill(i, rates[group.name])
                 if not self._respects(i, fill):
-                    return Infeasible("limit", self._batch.intents[i].digest)
+                    broken.append(self._batch.intents[i].digest)
+                    continue
                 fills.append(fill)
                 if i in group.exact_in and not group.exact_out:
                     left[group.buy] -= fill.buy + fill.fee
+        if broken:
+            return Infeasible("limit", " ".join(broken))
         for node, amount in left.items():
             if amount < 0:
                 return Infeasible("short", self._worst(node))

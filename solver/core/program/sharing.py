@@ -172,9 +172,10 @@ def _best(
     start: _Rates,
 ) -> _Rates:
     """The rates of the largest total; twice, so that tangents and segments are where it is."""
-    return _solve(
-        problem, pairs, plan, low, enough, _solve(problem, pairs, plan, low, enough, start)
-    )
+    first = _solve(problem, pairs, plan, low, enough, start)
+    if problem.guess is not None and all(pair.bought == 0.0 for pair in pairs):
+        return first  # whole curves, and nothing that a tangent stands for
+    return _solve(problem, pairs, plan, low, enough, first)
 
 
 def _solve(
