@@ -44,6 +44,8 @@ Pools = frozenset[int]
 _SIZES = (1.0 / 16.0, 1.0 / 4.0, 1.0)
 _PER_SIZE = 40
 _SHARES = (0.5, 0.1)  # of the order, for one more path
+_SPLITS = (1.0, 0.5, 0.125)  # of the order, for paths that share no pool
+_DISJOINT = 6
 _ROUNDS = 10
 _ADDED = 60
 _PATH = 8
@@ -237,6 +239,7 @@ class _Search:
         if self._closed or stop():
             return
         self._greedy(root, stop)
+        self._disjoint_paths(stop)
         self._polish(stop)
         self._stage = "greedy"
         if self._closed or stop():
@@ -274,6 +277,27 @@ class _Search:
             if local is not None:
                 self._push(arcs[local.place], local, np.ones(len(local.place)))
                 self._evaluate(frozenset(self._network.pool[arcs].tolist()))
+
+    def _disjoint_paths(self, stop: Callable[[], bool]) -> None:
+        """The best path for a share of the order, then the best without its pools, and so on."""
+        for share in _SPLITS:
+            others, pools = self._charge.copy(), frozenset[int]()
+            for _ in range(_DISJOINT):
+                paths = self._paths(share * self._amount, others)
+                if not paths or stop():
+                    break
+                best = max(paths, key=lambda arcs: self._worth(arcs, share * self._amount))
+                pools |= frozenset(self._network.pool[best].tolist())
+                others[sorted(pools)] = inf
+                self._evaluate(pools)
+
+    def _worth(self, path: IntArray, amount: float) -> float:
+        """What a path brings for an amount, net of gas."""
+        network, left = self._network, amount
+        for a in path:
+            kind, par, table = network.kind[a], network.par[a], network.table[a]
+            left = arc_output(kind, par, table, network.rows, left)
+        return left - float(np.sum(self._charge[network.pool[path]]))
 
     def _paths(self, amount: float, charge: Array) -> list[IntArray]:
         return best_paths(self._network, self._source, self._target, amount, charge)

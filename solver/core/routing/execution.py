@@ -57,7 +57,7 @@ def execute(
     """
     first = _executed(network, route, amount, gas_value)
     enough = route.value * (1.0 - _LOSS) - first.replay.gas * gas_value
-    if first.net >= enough or not clock.allows(0.0):
+    if (gas_value <= 0.0 and first.net >= enough) or not clock.allows(0.0):
         return first
     return _Repair(network, route, amount, gas_value, clock).best(first, enough, warm)
 
@@ -105,7 +105,8 @@ class _Repair:
                 yield from self._solved(plain, {})
         if self._gas_value > 0.0:
             near = np.unique(network.pool[np.concatenate([self._route.arc, *paths, *parts])])
-            for path in self._paths_over(near):
+            wide = near if warm is None else np.unique([*near, *network.pool[warm.arc]])
+            for path in self._paths_over(wide):
                 yield from self._walked(path, np.ones(len(path)), np.full(len(path), inf))
             cuts: dict[int, float] = {}
             self._cut(first, cuts)
