@@ -294,9 +294,14 @@ def _attainable(program: Program, free: NDArray[np.bool_]) -> Array:
     return np.where(touched, program.least, program.least - 1.0)
 
 
+@compiled
 def _reach(value: Array, change: Array) -> float:
-    falling = change < 0.0
-    return float(min(1.0, np.min(-value[falling] / change[falling], initial=1.0)))
+    """How far values can change before one is 0; at most 1."""
+    most = 1.0
+    for j in range(len(value)):
+        if change[j] < 0.0 and value[j] < -most * change[j]:
+            most = -value[j] / change[j]
+    return most
 
 
 def _snapped(program: Program, point: _Point, free: NDArray[np.bool_]) -> Array:
