@@ -60,7 +60,7 @@ class Surroundings:
             and node.token in network.index
             and (n in ordered or nu[n] > _WORTHLESS)
         ]
-        own, outer = (np.array(side, np.int64) for side in zip(*places, strict=True))
+        own, outer = np.array(places, np.int64).reshape(-1, 2).T
         cap, floor = np.full(len(network.tokens), np.inf), np.zeros(len(network.tokens))
         cap[outer] = floor[outer] = nu[own]
         tokens = np.empty(len(network.tokens))

@@ -5,15 +5,17 @@ from __future__ import annotations
 import msgspec
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from benchmarks.answers import SETTLEMENT
+from benchmarks.batches import intent_of
 from benchmarks.joint import Case, intents_of
 from benchmarks.markets import Market, Shape, generate
 from solver.cli import judge
 from solver.core import nearby
 from solver.core.batch import Terms, solve_batch
 from solver.core.routing.network import Network
-from solver.core.types import Intent, Solution, Token
+from solver.core.types import Intent, Kind, Solution, Token, TokenId
 from solver.core.venue import BlockRef, Snapshot
 from solver.wire import instance
 from solver.wire.solution import solution_document
@@ -69,6 +71,18 @@ def both(
     whole = solve_batch(snapshot, intents)
     monkeypatch.setattr(nearby, "MANY", 0)
     return whole, solve_batch(snapshot, intents)
+
+
+def test_orders_between_tokens_that_no_pool_trades_meet() -> None:
+    market = generate(Shape(150), 9)
+    one, two = (TokenId(1, f"0x{9_000 + k:040x}") for k in range(2))
+    prices = market.prices | {one: 1e-18, two: 1e-18}
+    there = intent_of(one, two, 10**21, 99 * 10**19, Kind.EXACT_IN, True, 1)
+    back = intent_of(two, one, 10**21, 99 * 10**19, Kind.EXACT_IN, True, 2)
+    snapshot = replace(snapshot_of(market, 9), prices=prices)
+    solution = solve_batch(snapshot, [there, back])
+    assert {fill.digest for fill in solution.fills} == {there.digest, back.digest}
+    assert solution.legs == ()
 
 
 def test_the_order_of_intents_changes_nothing() -> None:
