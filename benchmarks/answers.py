@@ -29,6 +29,7 @@ from solver.core.pools import (
     WeightedVersion,
 )
 from solver.core.pools.tick_math import tick_at
+from solver.core.schedule import NO_FEES, FeeSchedule
 from solver.core.types import ZERO_BYTES32, Intent, Kind, Swap, Token, TokenId
 from solver.core.venue import BlockRef, Pool, Quote, Snapshot
 from solver.wire import instance
@@ -101,7 +102,8 @@ def random_instance(rng: random.Random) -> bytes:
         del prices[rng.choice(world.tokens)]
     blocks = {token.chain: BlockRef(token.chain, 1, "", 1) for token in world.tokens}
     snapshot = Snapshot(blocks, tuple(pools), prices, inventory, {}, {}, "", _seed(rng))
-    terms = Terms(fees, max_impact_bps=rng.choice([10_000] * 9 + [500]))
+    impact = rng.choice([10_000] * 9 + [500])
+    terms = Terms(fees, max_impact_bps=impact, schedule=_schedule(rng))
     names = [
         Token(token, f"T{k}", places)
         for k, (token, places) in enumerate(zip(world.tokens, world.decimals, strict=True))
@@ -111,6 +113,13 @@ def random_instance(rng: random.Random) -> bytes:
         snapshot, intents, terms, settlements, {token.id: token for token in names}
     )
     return msgspec.json.encode(document)
+
+
+def _schedule(rng: random.Random) -> FeeSchedule:
+    """No fees beside gas as a rule, sometimes all kinds."""
+    if rng.random() < 0.8:
+        return NO_FEES
+    return FeeSchedule(0.001, rng.random(), 0.01, rng.random(), 0.01, 0.0005)
 
 
 def _seed(rng: random.Random) -> str:

@@ -40,6 +40,7 @@ _OWNER = "0x" + "11" * 20
 _MOST_RATE = 1_000.0
 _LEAST_SPLIT = 10**6  # base units, so that the parts' limits are the whole order's
 _SPLIT_ROOM = 2e-5  # of the order: how well the sharing program reaches its end
+_SPLIT_TRIFLE = 1e-7  # of the largest order: what floats of a whole batch may move
 _SPLIT_UNITS = 20  # base units that rounding legs and rates may move
 _ROOM = 3e-6  # of the volume: what floats, floors and the smallest order that R sees may differ by
 
@@ -170,7 +171,7 @@ def _below_reference(
 ) -> Sequence[str]:
     """The pairs whose surplus, or smallest rate, is below that of R beyond rounding.
 
-    A unit per leg and order is rounding, in every token that is touched.
+    A unit per leg and order is rounding, in each of its two tokens.
     """
     batch = _as_batch(market, intents)
     if batch is None or len(batch.intents) < 2:
@@ -178,7 +179,7 @@ def _below_reference(
     fair = reference.reference(batch, market.hash)
     problem, fills = batch.problem, {fill.digest: fill for fill in solution.fills}
     smallest = min(float(batch.unit[n]) for n in range(problem.node_count) if batch.unit[n] > 0)
-    grain = (len(solution.legs) + len(intents) + 2) / smallest
+    grain = 2 * (len(solution.legs) + len(intents)) / smallest
     found = []
     for floor in fair.floors:
         paid = sum(_surplus(batch, i, fills) for i in floor.members)
@@ -247,7 +248,8 @@ def gain_of_splitting(
     others = [intent for intent in intents if intent is not whole]
     one = _gained(market, [whole], solve_batch(market, [*others, whole]))
     two = _gained(market, halves, solve_batch(market, [*others, *halves]))
-    room = _SPLIT_ROOM * swap.sell_amount * market.prices[swap.sell]
+    worth = [intent.swap.sell_amount * market.prices[intent.swap.sell] for intent in intents]
+    room = _SPLIT_ROOM * swap.sell_amount * market.prices[swap.sell] + _SPLIT_TRIFLE * max(worth)
     return two - one - room - _SPLIT_UNITS * max(market.prices.values())
 
 

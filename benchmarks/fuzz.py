@@ -34,7 +34,8 @@ from solver.core import certificate, graph
 from solver.core.batch import solve_batch
 from solver.core.intent import min_buy
 from solver.core.problem import Batch, Floor, buy_node, normalise, sell_node
-from solver.core.types import Fill, Intent, InventoryUse, Kind, Leg, TokenId
+from solver.core.schedule import NO_FEES, gross, tightened
+from solver.core.types import Charges, Fill, Intent, InventoryUse, Kind, Leg, TokenId
 from solver.core.venue import PoolFault, Snapshot
 from solver.core.verify import verify
 from solver.wire import cow, instance
@@ -75,6 +76,8 @@ class Answer:
             said = cow.from_core(problem, solution)
         self.solution = solution
         self.said: Document = json.loads(msgspec.json.encode(said))
+        schedule = self.terms.schedule if self.terms else NO_FEES
+        self.tight = tightened(self.intents, schedule)
         self.by_digest = {intent.digest: intent for intent in self.intents}
         self.size = max(
             abs(float(solution.certificate.bound)),
@@ -108,17 +111,22 @@ class Answer:
     def is_infeasible(self, said: Document) -> bool:
         """What the solver's own check says, which shares no code with the checker."""
         uses = [InventoryUse(*_moved(use)) for use in said["inventory"]]
-        fills = [
-            Fill(f["digest"], int(f["sell"]), int(f["buy"]), int(f["fee"])) for f in said["fills"]
-        ]
+        fills = [self._gross(fill) for fill in said["fills"]]
         own = graph.inventories(self.snapshot, 0)
         pools = {pool.id: pool for pool in self.snapshot.pools}
         legs = [Leg(leg["pool"], *_moved(leg), leg["gas"]) for leg in said["legs"]]
         clearing = {name: (int(rate[0]), int(rate[1])) for name, rate in said["clearing"].items()}
         try:
-            return verify(self.intents, pools, own, fills, legs, uses, clearing) is not None
+            return verify(self.tight, pools, own, fills, legs, uses, clearing) is not None
         except PoolFault:  # a pool that does not trade one token for the other
             return True
+
+    def _gross(self, fill: Document) -> Fill:
+        sell, buy, fee = (int(fill[name]) for name in ("sell", "buy", "fee"))
+        taken = Charges(**{kind: int(amount) for kind, amount in fill["charges"].items()})
+        known = self.by_digest.get(fill["digest"])
+        kind = known.swap.kind if known else Kind.EXACT_IN
+        return gross(Fill(fill["digest"], sell, buy, fee, taken), kind)
 
     def proven(self, leaf: Document) -> float | None:
         """g at a leaf's prices by the solver's floats; None where it counts pools pair by pair.
@@ -159,8 +167,8 @@ class Answer:
     def _batch(self) -> Batch:
         proof, terms, prices = self.solution.certificate, self.terms, self._prices()
         assert terms is not None
-        kept = [i for i in sorted(self.intents, key=lambda i: i.digest) if i.digest in proof.caps]
-        wanted = [sell_node(i) for i in self.intents] + [buy_node(i) for i in self.intents]
+        kept = [i for i in sorted(self.tight, key=lambda i: i.digest) if i.digest in proof.caps]
+        wanted = [sell_node(i) for i in self.tight] + [buy_node(i) for i in self.tight]
         built = graph.build(self.snapshot, wanted, terms.capital_bps)
         batch = normalise(built, kept, terms.fees, prices, terms.max_impact_bps)
         caps = tuple(
@@ -301,6 +309,21 @@ def _dust(answer: Answer) -> Corruption | None:
     if said["dust"].get(name, "0") == answer.said["dust"].get(name, "0"):
         return None
     return answer.body, said
+
+
+def _charges(answer: Answer) -> Corruption | None:
+    """Another fee than the terms say, or the same amounts under other names."""
+    said = answer.copy()
+    fill = _pick(answer, said, "fills")
+    if fill is None:
+        return None
+    taken = fill["charges"]
+    one, two = answer.rng.sample(sorted(taken), 2)
+    if answer.rng.random() < 0.5 and taken[one] != taken[two]:
+        taken[one], taken[two] = taken[two], taken[one]
+    else:
+        taken[one] = str(answer.step(int(taken[one])))
+    return answer.changed(said)
 
 
 def _below_limit(answer: Answer) -> Corruption | None:
@@ -674,6 +697,7 @@ NATIVE: dict[str, Operator] = {
     "dust": _dust,
     "below_limit": _below_limit,
     "fee": _fee,
+    "charges": _charges,
     "overfilled": _overfilled,
     "other_order": _other_order,
     "lower_bound": _lower_bound,

@@ -435,7 +435,14 @@ def judge(problem: bytes, answer: bytes, chain: int = 1) -> Verdict:
             raise ValueError(f"{read.code} {read.pointer}: {read.detail}")
         snapshot, intents, _ = instance.to_core(read)
         terms = instance.terms_to_core(read)
-        task = Task(snapshot, intents, terms.fees, terms.max_impact_bps, terms.capital_bps)
+        task = Task(
+            snapshot,
+            intents,
+            terms.fees,
+            terms.max_impact_bps,
+            terms.capital_bps,
+            schedule=terms.schedule,
+        )
         return check_claim(task, claims.read_native(said))
     auction = jsonio.decode(problem, cow.Auction, _MAX_FILE_BYTES)
     if isinstance(auction, Rejection):

@@ -18,6 +18,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta, Struct
 
+from solver.core.schedule import MAX_VOLUME_FACTOR
+
 DEFAULT_PATH = Path(__file__).resolve().parents[1] / "config.toml"
 
 _Port = Annotated[int, Meta(ge=0, le=65_535)]
@@ -29,6 +31,7 @@ _TickSeconds = Annotated[float, Meta(ge=0.01, le=3600)]
 _BodyBytes = Annotated[int, Meta(ge=4096, le=2**24)]
 _Usd = Annotated[float, Meta(ge=0, le=1e18)]
 _Factor = Annotated[float, Meta(ge=0, le=1)]
+_VolumeFactor = Annotated[float, Meta(ge=0, le=MAX_VOLUME_FACTOR)]
 _Bps = Annotated[int, Meta(ge=0, le=10_000)]
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
 _Path = Annotated[str, Meta(min_length=1, max_length=4096)]
@@ -115,15 +118,13 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class FeeConfig(Struct, frozen=True, forbid_unknown_fields=True):
-    """Fees beside gas, as shares; the kinds of :mod:`solver.core.fees` that need no quote.
+    """Fees beside gas, as shares; see :mod:`solver.core.schedule`."""
 
-    They are zero: nothing in a batch charges them yet, and a quote must not name what a fill
-    does not pay.
-    """
-
+    volume_factor: _VolumeFactor = 0.0
     surplus_factor: _Factor = 0.0
     surplus_max_volume_factor: _Factor = 0.0
-    volume_factor: _Factor = 0.0
+    improvement_factor: _Factor = 0.0
+    improvement_max_volume_factor: _Factor = 0.0
     solver_factor: _Factor = 0.0
 
 
@@ -436,9 +437,10 @@ class _Check:
         self._prices(config)
 
     def _fees(self, fees: FeeConfig) -> None:
-        for name, factor in msgspec.structs.asdict(fees).items():
-            if factor > 0.0:
-                self._add(("fees", name), "no batch charges this fee yet", "write 0.0")
+        for kind in ("surplus", "improvement"):
+            share, cap = f"{kind}_factor", f"{kind}_max_volume_factor"
+            if getattr(fees, share) > 0.0 and not getattr(fees, cap):
+                self._add(("fees", cap), f"with 0.0 {share} takes nothing", "write its cap, or 1.0")
 
     def _cow(self, cow: CowConfig) -> None:
         for name, addresses in (

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 
 from msgspec import Struct
-from msgspec.structs import replace
+from msgspec.structs import asdict, replace
 
 from solver.config import Config
 from solver.core.batch import Terms
@@ -23,6 +23,7 @@ from solver.core.intent import (
 )
 from solver.core.journal import Accepted, Book, Cancelling, IntentRecord, Moved
 from solver.core.lifecycle import IntentState
+from solver.core.schedule import FeeSchedule
 from solver.core.types import (
     BPS,
     UINT256_MAX,
@@ -82,6 +83,7 @@ def terms_of(
         gas_value=max(values.values(), default=0.0),
         max_impact_bps=config.batch.max_impact_bps,
         capital_bps=config.batch.capital_bps,
+        schedule=FeeSchedule(**asdict(config.fees)),
     )
 
 

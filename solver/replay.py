@@ -40,7 +40,8 @@ def replay(document: Instance, tolerance_bps: float) -> Verdict:
         raise Invalid("no_proposal", "not the record of a batch that was sent", "/proposal")
     snapshot, intents, _ = instance.to_core(document)
     snapshot, terms = replace(snapshot, hash=document.seed), instance.terms_to_core(document)
-    derived = derive(snapshot, intents, terms, instance.decision_of(recorded, intents))
+    decided, alone = instance.decision_of(recorded, intents), instance.alone_of(recorded)
+    derived = derive(snapshot, intents, terms, decided, alone)
     if isinstance(derived, Infeasible):
         differs = f"{derived.code}: {derived.detail}"
     else:

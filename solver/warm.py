@@ -14,6 +14,7 @@ from itertools import pairwise
 from msgspec import Struct
 from msgspec.structs import replace
 
+from solver.core import nearby
 from solver.core.batch import Terms
 from solver.core.pools import (
     BookPool,
@@ -40,7 +41,8 @@ _CHAIN = 6
 
 
 def questions() -> Iterator[Question]:
-    """Sales whole, partial and large, an exact purchase, two orders; with gas and without.
+    """Sales whole, partial and large, an exact purchase, two orders, two orders of a large market
+    for different coins of one pool; with gas and without.
 
     Between the ends of the chain labels see only the poor direct pair, and in the broken chain
     nothing at all: the rest is found by prices, and hop by hop.
@@ -48,6 +50,7 @@ def questions() -> Iterator[Question]:
     market, chain = _snapshot(_market()), _snapshot(_chain())
     broken = _snapshot(_chain()[1:])
     pair = _snapshot([_pair("pair", _TOKENS[0], _TOKENS[1], 100, 1.0)])
+    one_pool = _snapshot(_one_pool())
     first, second, last = _TOKENS[0], _TOKENS[1], _TOKENS[_CHAIN]
     whole = _order(0, first, second, _UNIT)
     for terms in (Terms(), Terms(gas_value=_GAS_VALUE)):
@@ -58,6 +61,7 @@ def questions() -> Iterator[Question]:
         yield chain, (_order(4, first, last, _UNIT),), terms
         yield broken, (_order(5, first, last, _UNIT),), terms
         yield pair, (whole, _order(6, first, second, _UNIT, partial=True)), terms
+        yield one_pool, (whole, _order(7, first, _TOKENS[2], _UNIT)), terms
 
 
 def _snapshot(pools: Sequence[Pool]) -> Snapshot:
@@ -128,6 +132,14 @@ def _chain() -> list[Pool]:
         pools.append(_pair(f"link{number}", *ends, 1_000, 1.0))
         pools.append(_weighted(f"joint{number}", (*ends, _TOKENS[_CHAIN + 1 + number])))
     return pools
+
+
+def _one_pool() -> list[Pool]:
+    """Three coins in one pool, and so many other pairs that the market is a large one."""
+    pools = [
+        _pair(f"other{number}", _TOKENS[3], _TOKENS[4], 1_000, 1.0) for number in range(nearby.MANY)
+    ]
+    return [*pools, _weighted("coins", (_TOKENS[0], _TOKENS[1], _TOKENS[2]))]
 
 
 def _weighted(name: str, coins: tuple[TokenId, TokenId, TokenId]) -> Pool:

@@ -6,14 +6,17 @@ from collections.abc import Iterator, Mapping
 from fractions import Fraction
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from solver.checker import bound as bounds
+from solver.checker import charges
 from solver.checker.bound import Ground, Row
 from solver.checker.document import Claim, Violation
 from solver.checker.feasible import Account, internalised, replay, stocks, violations
 from solver.checker.gain import Curve, Unknown, curves, is_sampled
 from solver.core.intent import max_fee
 from solver.core.pools import RoutePool
+from solver.core.schedule import NO_FEES, FeeSchedule, tightened
 from solver.core.types import BPS, Fill, Intent, Kind, TokenId
 from solver.core.venue import Pool, Snapshot, StatesRoutes
 
@@ -39,6 +42,7 @@ class Task(Struct, frozen=True):
     rows: Mapping[str, Row] = {}
     trusted: Mapping[str, bool] = {}
     buffers: Mapping[str, int] = {}
+    schedule: FeeSchedule = NO_FEES
 
 
 class Verdict(Struct, frozen=True):
@@ -54,8 +58,10 @@ class Verdict(Struct, frozen=True):
 
 
 def check(task: Task, claim: Claim) -> Verdict:
-    """Check a claim against its problem."""
-    found: list[Violation] = []
+    """Check a claim against its problem: first what was taken, then the gross fills."""
+    found = list(charges.violations(claim, task.intents, task.schedule))
+    claim = replace(claim, fills=charges.before(claim.fills, task.intents))
+    task = replace(task, intents=tuple(tightened(task.intents, task.schedule)))
     figures: dict[str, str] = {}
     by_digest = {intent.digest: intent for intent in task.intents}
     found += violations(claim, by_digest, task.snapshot, task.fees, task.capital_bps)

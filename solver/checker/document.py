@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct, field
 
-from solver.core.types import UINT256_MAX, Fill, InventoryUse, Leg, TokenId
+from solver.core.types import UINT256_MAX, Charges, Fill, InventoryUse, Leg, StandAlone, TokenId
 
 _DECIMAL = re.compile(r"-?(?:0|[1-9]\d{0,77})(?:\.\d{1,60})?(?:e[+-]?\d{1,3})?", re.ASCII)
 _TOKEN = re.compile(r"(0|[1-9]\d{0,19}):(0x[0-9a-f]{40})", re.ASCII)
@@ -64,6 +64,7 @@ class Claim(Struct, frozen=True):
     reference: dict[str, Fraction]
     arbitrage: tuple[tuple[Leg, ...], ...]
     assumptions: tuple[str, ...]
+    alone: tuple[StandAlone, ...] = ()
 
 
 class _Leaf(Struct):
@@ -107,11 +108,27 @@ class _Certificate(Struct, rename="camel"):
     assumptions: list[str]
 
 
+class _Charges(Struct, frozen=True):
+    volume: str = "0"
+    surplus: str = "0"
+    improvement: str = "0"
+    solver: str = "0"
+
+
 class _Fill(Struct):
     digest: str
     sell: str
     buy: str
     fee: str
+    charges: _Charges = _Charges()
+
+
+class _Alone(Struct):
+    digest: str
+    sell: str
+    buy: str
+    value: str
+    bound: str
 
 
 class _Native(Struct):
@@ -121,6 +138,7 @@ class _Native(Struct):
     clearing: dict[str, tuple[str, str]]
     dust: dict[str, str]
     certificate: _Certificate
+    alone: list[_Alone] = []
 
 
 class _Trade(Struct, rename="camel"):
@@ -156,13 +174,8 @@ FIGURES = ("value", "bound", "arbFloor", "gap", "netGap", "netGapBps")
 def read_native(document: object) -> Claim:
     """A claim of ``thalweg solve --json`` for an instance file. Raises Malformed."""
     answer = _convert(document, _Native)
-    fills = tuple(
-        Fill(
-            fill.digest,
-            *(integer(getattr(fill, name), f"/fills/{k}/{name}") for name in _Fill_amounts),
-        )
-        for k, fill in enumerate(answer.fills)
-    )
+    fills = tuple(_fill(fill, f"/fills/{k}") for k, fill in enumerate(answer.fills))
+    alone = tuple(_alone(one, f"/alone/{k}") for k, one in enumerate(answer.alone))
     clearing = {}
     for name, rate in answer.clearing.items():
         bought, sold = (integer(part, f"/clearing/{name}/{k}") for k, part in enumerate(rate))
@@ -177,10 +190,23 @@ def read_native(document: object) -> Claim:
         clearing=clearing,
         dust={name: integer(text, f"/dust/{name}") for name, text in answer.dust.items()},
         internal=None,
+        alone=alone,
     )
 
 
-_Fill_amounts = ("sell", "buy", "fee")
+def _fill(fill: _Fill, pointer: str) -> Fill:
+    sell, buy, fee = _integers(pointer, sell=fill.sell, buy=fill.buy, fee=fill.fee)
+    taken = msgspec.structs.asdict(fill.charges)
+    return Fill(fill.digest, sell, buy, fee, Charges(*_integers(f"{pointer}/charges", **taken)))
+
+
+def _alone(answer: _Alone, pointer: str) -> StandAlone:
+    sell, buy = _integers(pointer, sell=answer.sell, buy=answer.buy)
+    return StandAlone(answer.digest, sell, buy, answer.value, answer.bound)
+
+
+def _integers(pointer: str, **texts: str) -> Iterator[int]:
+    return (integer(text, f"{pointer}/{name}") for name, text in texts.items())
 
 
 def read_cow(

@@ -16,11 +16,12 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from solver.core import graph, nearby, pricing, program, proof, reference
-from solver.core.acyclic import Rule, acyclic
+from solver.core.acyclic import Rule, acyclic, without
 from solver.core.canonical import canonical
 from solver.core.curves import Array
 from solver.core.intent import max_fee
-from solver.core.pricing import Priced
+from solver.core.lots import in_lots
+from solver.core.pricing import Priced, backward_links
 from solver.core.problem import (
     Batch,
     ExtraRow,
@@ -31,7 +32,8 @@ from solver.core.problem import (
     sell_node,
 )
 from solver.core.routing.network import Network, following
-from solver.core.single import routable, solve_single
+from solver.core.schedule import NO_FEES, FeeSchedule, charged, tightened
+from solver.core.single import is_listed, routable, solve_single
 from solver.core.types import (
     BPS,
     Certificate,
@@ -49,6 +51,8 @@ from solver.core.verify import verify
 
 _MOST_RATE = 1_000.0
 _WIDENINGS = 5
+_MOST_PLANS = 4
+_MOST_SHORT, _LEAST_ROOM, _MORE = 0.01, 2e-9, 1.5
 _TRIFLE = 1e-6  # of the largest order: less than that, pools outside may gain
 
 
@@ -56,7 +60,8 @@ class Terms(Struct, frozen=True):
     """What the operator adds to a batch.
 
     ``fees`` is the flat fee per digest in its buy token, ``gas_value`` the numeraire per unit of
-    gas, ``rows`` extra linear rows over the fill shares keyed by position in the intents.
+    gas, ``rows`` extra linear rows over the fill shares keyed by position in the intents, and
+    ``schedule`` what is taken from each fill in the end.
     """
 
     fees: dict[str, int] = {}
@@ -64,6 +69,7 @@ class Terms(Struct, frozen=True):
     max_impact_bps: int = BPS
     capital_bps: int = 0
     rows: tuple[ExtraRow, ...] = ()
+    schedule: FeeSchedule = NO_FEES
 
 
 _NO_TERMS = Terms()
@@ -105,9 +111,21 @@ def solve_batch(
 
     The answer does not depend on ids, nor on the order or repetition of the intents. One order
     alone goes through the router, several through the joint program. ``memory`` carries the network
-    from batch to batch, so that only what moved is written again. Raises ProgramError only when not
-    even the relaxation has a solution.
+    from batch to batch, so that only what moved is written again. The certificate is about gross
+    fills, before the fees of the terms' schedule. Raises ProgramError only when not even the
+    relaxation has a solution.
     """
+    tight = tightened(intents, terms.schedule)
+    return charged(_gross(snapshot, tight, terms, progress, memory), intents, terms.schedule)
+
+
+def _gross(
+    snapshot: Snapshot,
+    intents: Sequence[Intent],
+    terms: Terms,
+    progress: Callable[[str], None],
+    memory: Memory | None,
+) -> Solution:
     ordered = canonical(intents, snapshot.hash)
     refused = _refused(snapshot, ordered, terms)
     prices = _all_prices(snapshot)
@@ -129,7 +147,7 @@ def solve_batch(
             memory.network = network
     market = _Market(snapshot, prices, terms, network)
     refusals = tuple(OpenReason(digest, *reason) for digest, reason in sorted(refused.items()))
-    if single and network is not None:
+    if single and network is not None and is_listed(kept[0], network):
         progress("route")
         solution = _routed(market, kept[0])
         return replace(solution, open=(*refusals, *solution.open))
@@ -196,10 +214,15 @@ def _joint(
     fair = reference.reference(batch, snapshot.hash)
     promised = replace(batch.problem, floors=fair.floors, rates=fair.rates, caps=fair.caps)
     batch = replace(batch, problem=promised)
+    reached: _Answer | None = None
+    if fair.plan is not None:
+        outcome = _Proposal("reference", list(fair.active), fair.plan, settled=True)
+        reached = _Exact(snapshot, batch, terms, fair.plan).answer(outcome)
+        batch = _as_reached(batch, reached)
     progress("relax")
     relaxed = program.solve(batch.problem)
     progress("integers")
-    answer = _to_integers(snapshot, batch, relaxed, fair, terms)
+    answer = _to_integers(_Exact(snapshot, batch, terms, fair.plan), batch, relaxed, reached)
     fills = answer.priced.fills if answer.priced else ()
     certificate = proof.prove(snapshot, batch, relaxed, answer.plan, fills, prices, around)
     reasons = _reasons(batch, relaxed, answer, fills)
@@ -276,32 +299,40 @@ def is_absurd(intent: Intent, prices: Mapping[TokenId, float]) -> bool:
     return asked > _MOST_RATE * swap.sell_amount * prices[swap.sell]
 
 
-def _to_integers(
-    snapshot: Snapshot, batch: Batch, relaxed: Plan, fair: reference.Outcome, terms: Terms
-) -> _Answer:
+def _as_reached(batch: Batch, reached: _Answer | None) -> Batch:
+    """The batch with the floors and rates of the reference outcome as its integers have them."""
+    fills = reached.priced.fills if reached and reached.priced else ()
+    floors = [
+        replace(floor, amount=floor.amount - missing)
+        for floor, missing in zip(
+            batch.problem.floors, proof.short_of_floors(batch, fills), strict=True
+        )
+    ]
+    got = proof.rates_of(batch, fills)
+    rates = tuple(min(rate, got.get(i, 0.0)) for i, rate in enumerate(batch.problem.rates))
+    kept = tuple(floor for floor in floors if floor.amount > 0.0)
+    return replace(batch, problem=replace(batch.problem, floors=kept, rates=rates))
+
+
+def _to_integers(exact: _Exact, batch: Batch, relaxed: Plan, reached: _Answer | None) -> _Answer:
     """The best proposal that survives the exact check; in the end nothing is filled.
 
     A proposal that does not keep every floor as integers counts less than one that does: what it
     loses to cycles, to rounding or by an order that was dropped, R still has.
     """
-    exact = _Exact(snapshot, batch, terms, fair.plan)
-    best: tuple[bool, float, _Answer] | None = None
-    for proposal in _proposals(batch, relaxed, fair):
+    found: list[_Answer] = []
+    for proposal in _proposals(batch, relaxed):
         answer = exact.answer(proposal)
-        if answer is None:
-            continue
-        fills = answer.priced.fills if answer.priced else ()
-        keeps = reference.keeps_floors(batch.problem, answer.plan)
-        found = (keeps, proof.surplus(batch, fills), answer)
-        if best is None or found[:2] > best[:2]:
-            best = found
-        if keeps and not answer.dropped:
-            break
-    return best[2] if best else _Answer(relaxed, None, exact.dropped, "empty")
+        if answer is not None:
+            found.append(answer)
+            if exact.worth(answer)[0] and not answer.dropped:
+                break
+    found += [reached] if reached else []
+    return max(found, key=exact.worth, default=_Answer(relaxed, None, exact.dropped, "empty"))
 
 
-def _proposals(batch: Batch, relaxed: Plan, fair: reference.Outcome) -> list[_Proposal]:
-    """What may become the batch, the largest surplus first, the reference outcome last."""
+def _proposals(batch: Batch, relaxed: Plan) -> list[_Proposal]:
+    """What may become the batch beside the reference outcome, the largest surplus first."""
     problem = batch.problem
     filled = [share > program.FILLED for share in program.shares_of(problem, relaxed)]
     everyone = program.together(problem, filled)
@@ -314,8 +345,6 @@ def _proposals(batch: Batch, relaxed: Plan, fair: reference.Outcome) -> list[_Pr
         found = [_proposed(problem, "program", everyone, relaxed)]
     kept = [proposal for proposal in found if proposal is not None]
     kept.sort(key=lambda proposal: -proposal.plan.value)
-    if fair.plan is not None:
-        kept.append(_Proposal("reference", list(fair.active), fair.plan, settled=True))
     return kept
 
 
@@ -359,28 +388,80 @@ class _Exact:
 
     def answer(self, proposal: _Proposal) -> _Answer | None:
         """Integers for a proposal; each failure drops orders. None when none is left."""
-        batch, chosen = self._batch, list(proposal.chosen)
+        chosen = list(proposal.chosen)
         dropped: dict[str, str] = {}
         while any(chosen):
-            plan = self._plan(proposal)
-            outcome = Infeasible("no_plan", "") if plan is None else self._priced(plan, chosen)
+            plan, outcome = self._realised(proposal)
             if plan is not None and isinstance(outcome, Priced):
                 return _Answer(plan, outcome, dropped, proposal.stage)
             assert isinstance(outcome, Infeasible)
             for i in self._left_out(outcome, chosen):
                 chosen[i] = False
-                dropped[batch.intents[i].digest] = outcome.code
+                dropped[self._batch.intents[i].digest] = outcome.code
             self.dropped |= dropped
             proposal = _Proposal(proposal.stage, chosen, proposal.plan)
         return None
 
-    def _plan(self, proposal: _Proposal) -> Plan | None:
+    def _realised(self, proposal: _Proposal) -> tuple[Plan | None, Priced | Infeasible]:
+        """The best plan and integers of a proposal.
+
+        Where a plan loses lots, or integers fall short of a limit or a floor by as little as they
+        do, there is another plan: with what books really take, and with more room for those orders.
+        """
+        batch = self._batch
+        found: tuple[Plan | None, Priced | Infeasible] = (None, Infeasible("no_plan", ""))
+        for _ in range(_MOST_PLANS):
+            plan = self._plan(batch, proposal)
+            if plan is None:
+                break
+            outcome = self._priced(plan, proposal.chosen)
+            if found[0] is None or self._worth(outcome) > self._worth(found[1]):
+                found = plan, outcome
+            problem = self._with_room(proposal, batch.problem, plan, outcome)
+            if problem is batch.problem:
+                break
+            ordered = without(replace(batch, problem=problem), backward_links(batch, plan.flow))
+            batch, proposal = replace(batch, problem=ordered), replace(proposal, settled=False)
+        return found
+
+    def worth(self, answer: _Answer) -> tuple[bool, float]:
+        """Whether an answer's integers pay every floor, and their surplus."""
+        assert answer.priced is not None
+        return self._worth(answer.priced)
+
+    def _worth(self, outcome: Priced | Infeasible) -> tuple[bool, float]:
+        """As :meth:`worth`; less than anything where invalid."""
+        if isinstance(outcome, Infeasible):
+            return False, -1.0
+        paid = not any(proof.short_of_floors(self._batch, outcome.fills))
+        return paid, proof.surplus(self._batch, outcome.fills)
+
+    def _with_room(
+        self, proposal: _Proposal, problem: Problem, plan: Plan, outcome: Priced | Infeasible
+    ) -> Problem:
+        """The problem with more for those who get a little less in integers than they must."""
+        if isinstance(outcome, Priced):
+            if proposal.stage == "reference":  # its own integers are the floors
+                return problem
+            return _with_floors(problem, proof.short_of_floors(self._batch, outcome.fills))
+        if outcome.short:
+            places = {intent.digest: i for i, intent in enumerate(self._batch.intents)}
+            broken = [places[digest] for digest in outcome.detail.split()]
+            return _with_limits(problem, plan, dict(zip(broken, outcome.short, strict=True)))
+        return problem
+
+    def _plan(self, batch: Batch, proposal: _Proposal) -> Plan | None:
         """Fills, flows and rates without a cycle; with the fills of R, its own flows will do."""
-        if not proposal.settled:
-            return acyclic(self._batch, _rule(proposal), self._sample)
-        fixed = proposal.plan
-        shared = program.share(self._batch.problem, fixed)
-        return fixed if pricing.find_cycle(self._batch, shared.flow) else shared
+        if proposal.settled:
+            return _shared(batch, proposal.plan)
+        fixed = acyclic(batch, _settled(proposal), self._sample)
+        if fixed is None:
+            return None
+        whole = in_lots(batch, fixed)
+        if whole is not None:
+            batch = replace(batch, problem=whole)
+            fixed = acyclic(batch, _settled(replace(proposal, plan=fixed)), self._sample) or fixed
+        return _shared(batch, fixed)
 
     def _left_out(self, failure: Infeasible, chosen: Sequence[bool]) -> list[int]:
         """Which orders a failure costs: one, and in a large market, to save time, all it names."""
@@ -392,7 +473,7 @@ class _Exact:
             named = named[:1] or [_tightest(self._batch.problem, chosen)]
         return named
 
-    def _priced(self, plan: Plan, chosen: list[bool]) -> Priced | Infeasible:
+    def _priced(self, plan: Plan, chosen: Sequence[bool]) -> Priced | Infeasible:
         batch = self._batch
         gas = sum(batch.graph.gas[batch.kept[k]] for k in np.nonzero(plan.flow > 1e-9)[0])
         priced = pricing.price(batch, plan, chosen, gas * self._gas_value)
@@ -410,15 +491,55 @@ class _Exact:
         return broken or priced
 
 
-def _rule(proposal: _Proposal) -> Rule:
-    """The chosen orders settled and their rates shared; no plan where floors cannot be kept."""
+def _with_limits(problem: Problem, plan: Plan, short: Mapping[int, float]) -> Problem:
+    """The problem with tighter limits for orders that are short of theirs by some part.
+
+    Orders of the same pair and limit get the same.
+    """
+    orders = list(problem.orders)
+    for k, part in short.items():
+        first = problem.orders[k]
+        if part > _MOST_SHORT or plan.sold[k] < _TRIFLE:
+            continue
+        limit = first.limit * (1.0 + _MORE * part + _LEAST_ROOM)
+        for i, order in enumerate(problem.orders):
+            if (order.sell, order.buy, order.limit) == (first.sell, first.buy, first.limit):
+                orders[i] = replace(order, limit=max(orders[i].limit, limit))
+    return replace(problem, orders=tuple(orders)) if tuple(orders) != problem.orders else problem
+
+
+def _with_floors(problem: Problem, short: Sequence[float]) -> Problem:
+    """The problem with higher floors for pairs that are short of what they are owed."""
+    if not any(0.0 < missing < _MOST_SHORT for missing in short):
+        return problem
+    floors = [
+        replace(floor, amount=floor.amount + (_MORE * missing + _LEAST_ROOM if missing else 0.0))
+        for floor, missing in zip(problem.floors, short, strict=True)
+    ]
+    return replace(problem, floors=tuple(floors))
+
+
+def _shared(batch: Batch, fixed: Plan) -> Plan:
+    """A plan's fills at fair rates, if need be in the order that its own flows have."""
+    problem = batch.problem
+    shared = program.share(problem, fixed)
+    if pricing.find_cycle(batch, shared.flow) is None:
+        return shared
+    problem = without(batch, backward_links(batch, fixed.flow))
+    shared = program.share(problem, fixed)
+    if pricing.find_cycle(batch, shared.flow) is None:
+        return shared
+    return program.uniform(problem, fixed)
+
+
+def _settled(proposal: _Proposal) -> Rule:
+    """The chosen orders' fills and flows; no plan where floors cannot be kept."""
 
     def plan(problem: Problem) -> Plan | None:
         try:
-            settled = program.settle(problem, proposal.chosen, proposal.plan)
+            return program.settle(problem, proposal.chosen, proposal.plan)
         except program.ProgramError:
             return None
-        return program.share(problem, settled)
 
     return plan
 

@@ -16,7 +16,18 @@ from solver.core import graph
 from solver.core.batch import Terms
 from solver.core.graph import Node
 from solver.core.problem import buy_node, sell_node
-from solver.core.types import Exact, Fill, Infeasible, Intent, InventoryUse, Kind, Leg, TokenId
+from solver.core.schedule import take, tightened
+from solver.core.types import (
+    Exact,
+    Fill,
+    Infeasible,
+    Intent,
+    InventoryUse,
+    Kind,
+    Leg,
+    StandAlone,
+    TokenId,
+)
 from solver.core.venue import PoolFault, Snapshot, step_of
 from solver.core.verify import verify
 
@@ -54,9 +65,18 @@ class Derived(Struct, frozen=True):
 
 
 def derive(
-    snapshot: Snapshot, intents: Sequence[Intent], terms: Terms, decision: Decision
+    snapshot: Snapshot,
+    intents: Sequence[Intent],
+    terms: Terms,
+    decision: Decision,
+    alone: Sequence[StandAlone] = (),
 ) -> Derived | Infeasible:
-    """What follows from a decision, or what in it cannot be."""
+    """What follows from a decision, or what in it cannot be.
+
+    ``alone`` is what each order would have got without the others: fees are measured by it.
+    """
+    signed = {intent.digest: intent for intent in intents}
+    intents = tightened(intents, terms.schedule)
     known = {intent.digest: intent for intent in intents}
     fills: list[Fill] = []
     for digest, amount in decision.amounts.items():
@@ -75,7 +95,9 @@ def derive(
         return uses
     pools = {pool.id: pool for pool in snapshot.pools}
     broken = verify(intents, pools, own, fills, legs, uses, decision.rates)
-    return broken or Derived(tuple(fills), legs, uses, _left(known, fills, legs, uses))
+    left = _left(known, fills, legs, uses)
+    net = take(fills, signed, alone, terms.schedule)
+    return broken or Derived(net, legs, uses, left)
 
 
 def _fill(intent: Intent, amount: int, rate: tuple[int, int], fee: int) -> Fill:

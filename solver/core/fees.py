@@ -28,7 +28,8 @@ from msgspec.structs import replace
 
 from solver.core.types import UINT256_MAX, Kind
 
-_ONE = 10**18
+#: Factors are used as integers of this many parts.
+PARTS = 10**18
 
 
 class Unscorable(ValueError):
@@ -237,7 +238,12 @@ def _part(amount: int, factor: float) -> int:
     The sum is a sum of doubles, because the reference's is: it moves the last digit of some factors
     between 2⁵² and 2⁵³ of these parts.
     """
-    return amount * int(factor * _ONE + 0.5) // _ONE
+    return amount * parts_of(factor) // PARTS
+
+
+def parts_of(factor: float) -> int:
+    """A factor in parts, halves up."""
+    return int(factor * PARTS + 0.5)
 
 
 def _check(*factors: float) -> None:

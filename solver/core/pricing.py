@@ -8,7 +8,7 @@ rate is a pair of integers (buy, sell): exact-in orders get ⌊rate·sold⌋, ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import networkx as nx
 import numpy as np
@@ -18,21 +18,31 @@ from solver.core.curves import Array
 from solver.core.graph import Inventory, Node
 from solver.core.intent import max_sell, min_buy
 from solver.core.problem import Batch, Plan, buy_node, sell_node
+from solver.core.routing.joint import payout_scale
 from solver.core.types import Exact, Fill, Infeasible, InventoryUse, Kind, Leg, TokenId
-from solver.core.venue import Pool, step_of, trades_in_lots
+from solver.core.venue import Pool, Step, step_of, trades_in_lots
 
 _WEIGHT = 2**62
 _PART_BITS = 256  # finer than any amount
 _NEGLIGIBLE = 1e-10
 _SHAVED = 1e-12
+_LOST = 1e-11
+_TRIFLE = 10**9  # the part of an amount for which no leg of its own is worth its gas
 
 
 class Edge(Struct, frozen=True):
-    """All flow of one pool from one node to another, with its share of the node's balance."""
+    """All flow of one pool from one node to another, with its share of the node's balance.
+
+    A book of whole lots has an amount instead, in base units: a share that is a trifle less than
+    planned would cost it a lot. A pool of several coins has what it is wanted to pay out at the
+    head in all; what that leaves of an input goes to the next head.
+    """
 
     source: Pool | Inventory
     head: Node
     weight: int
+    amount: int | None = None
+    wanted: int | None = None
 
 
 class Route(Struct, frozen=True):
@@ -131,6 +141,7 @@ def plan_route(batch: Batch, plan: Plan) -> Route:
     What exact-out orders buy is an amount, not a proportion: :func:`replay` sets it aside.
     """
     used = used_edges(batch, plan.flow)
+    wanted = _wanted(batch, plan.flow)
     sources = {source.id: source for source in batch.graph.source}
     drawn = nx.DiGraph()
     drawn.add_nodes_from(batch.graph.nodes)
@@ -142,13 +153,19 @@ def plan_route(batch: Batch, plan: Plan) -> Route:
             paid[node] = paid.get(node, 0.0) + float(amount)
     edges: dict[Node, tuple[Edge, ...]] = {}
     kept: dict[Node, int] = {}
-    for node in batch.graph.nodes:
+    for n, node in enumerate(batch.graph.nodes):
         out = sorted((key[2], key[1], amount) for key, amount in used.items() if key[0] == node)
         total = sum(amount for _, _, amount in out) + paid.get(node, 0.0)
         if not out or total <= 0.0:
             continue
+        unit = float(batch.unit[n])
         found = [
-            Edge(sources[name], head, int(amount / total * _WEIGHT)) for name, head, amount in out
+            Edge(sources[name], head, 0, sent(amount, unit))
+            if trades_in_lots(sources[name])
+            else Edge(
+                sources[name], head, int(amount / total * _WEIGHT), None, wanted.get((name, head))
+            )
+            for name, head, amount in out
         ]
         # Whole-lot books first: what they cannot take goes on to the pools after them.
         edges[node] = tuple(
@@ -159,6 +176,29 @@ def plan_route(batch: Batch, plan: Plan) -> Route:
     return Route(order, edges, kept)
 
 
+def _wanted(batch: Batch, flow: Array) -> dict[tuple[str, Node], int]:
+    """What each pool of several coins pays out at each of its heads, if it uses several pairs.
+
+    A plan on whole curves knows only a pool's net trade. Pairs one after another would not pay it
+    in these proportions if each took a fixed part of the input.
+    """
+    graph, found = batch.graph, dict[tuple[str, Node], int]()
+    for pool in batch.problem.joints if batch.problem.guess is not None else ():
+        sent_in = flow[pool.pairs]
+        if np.count_nonzero(sent_in > _NEGLIGIBLE) < 2:
+            continue
+        paid, asked = np.zeros((2, len(pool.token)))
+        np.add.at(paid, pool.coin_in, sent_in)
+        np.add.at(asked, pool.coin_out, sent_in)
+        t = payout_scale(pool.reserve, pool.weight, pool.excess, paid * pool.into, asked)
+        name = graph.source[batch.kept[pool.pairs[0]]].id
+        for c in np.nonzero(asked)[0]:
+            node = int(pool.token[c])
+            amount = t * float(asked[c]) * float(pool.out[c]) * float(batch.unit[node])
+            found[name, graph.nodes[node]] = int(amount)
+    return found
+
+
 def replay(route: Route, supply: Mapping[Node, int], aside: Mapping[Node, int]) -> Outcome:
     """Send the supplies through the route in exact integers; ``aside`` stays at its node."""
     balance = dict(supply)
@@ -166,25 +206,30 @@ def replay(route: Route, supply: Mapping[Node, int], aside: Mapping[Node, int]) 
     legs: list[Leg] = []
     uses: list[InventoryUse] = []
     spent: dict[TokenId, int] = {}
+    paid_out: dict[tuple[str, Node], int] = {}
     for node in route.order:
         edges = route.edges.get(node, ())
         reserved = min(aside.get(node, 0), balance.get(node, 0))
         available = balance.get(node, 0) - reserved
         if not edges or available <= 0:
             continue
-        whole = sum(edge.weight for edge in edges) + route.kept[node]
-        planned = [available * edge.weight // whole for edge in edges]
-        if route.kept[node] == 0:
-            planned[-1] += available - sum(planned)
+        planned = _planned(edges, route.kept[node], available)
         carried = 0
-        for edge, share in zip(edges, planned, strict=True):
+        for k, (edge, share) in enumerate(zip(edges, planned, strict=True)):
             amount = share + carried
             if isinstance(edge.source, Inventory):
                 taken, brought = _use_inventory(edge.source, amount, spent, uses)
             else:
                 pool = pools.get(edge.source.id, edge.source)
                 step = step_of(pool, node.token, edge.head.token, amount, Exact.IN)
+                more = k + 1 < len(edges) and edges[k + 1].source is edge.source
+                if edge.wanted is not None and more:
+                    left = edge.wanted - paid_out.get((pool.id, edge.head), 0)
+                    step = _no_more(pool, node, edge.head, step, left)
                 taken, brought = step.amount_in, step.amount_out
+                if edge.wanted is not None:
+                    key = pool.id, edge.head
+                    paid_out[key] = paid_out.get(key, 0) + brought
                 if taken:
                     pools[pool.id] = step.next_pool
                     legs.append(Leg(pool.id, node.token, edge.head.token, taken, brought, step.gas))
@@ -193,6 +238,39 @@ def replay(route: Route, supply: Mapping[Node, int], aside: Mapping[Node, int]) 
             balance[edge.head] = balance.get(edge.head, 0) + brought
         balance[node] = available + reserved
     return Outcome(tuple(legs), tuple(uses), balance)
+
+
+def _no_more(pool: Pool, tail: Node, head: Node, step: Step, left: int) -> Step:
+    """The step, or a smaller one that pays out no more than ``left``, but for a trifle."""
+    if step.amount_out - left <= left // _TRIFLE:
+        return step
+    if left <= 0:
+        return step_of(pool, tail.token, head.token, 0, Exact.IN)
+    less = step_of(pool, tail.token, head.token, left, Exact.OUT).amount_in
+    if not 0 < less < step.amount_in:
+        return step
+    return step_of(pool, tail.token, head.token, less, Exact.IN)
+
+
+def _planned(edges: Sequence[Edge], kept: int, available: int) -> list[int]:
+    """What each edge is sent: amounts first, then shares of the rest; all of it if none is kept."""
+    planned = []
+    rest = available
+    for edge in edges:
+        planned.append(0 if edge.amount is None else min(edge.amount, rest))
+        rest -= planned[-1]
+    whole = sum(edge.weight for edge in edges) + kept
+    for k, edge in enumerate(edges):
+        if edge.amount is None:
+            planned[k] = rest * edge.weight // whole
+    if kept == 0:
+        planned[-1] += available - sum(planned)
+    return planned
+
+
+def sent(amount: float, unit: float) -> int:
+    """A planned amount in base units, rounded up by more than floats lose."""
+    return int(amount * unit * (1.0 + _LOST)) + 1
 
 
 def _exact_output_cost(route: Route, sell: Node, buy: Node, amount: int) -> int | None:
@@ -247,7 +325,7 @@ class _Group(Struct, frozen=True):
 
 
 def price(
-    batch: Batch, plan: Plan, active: list[bool], gas_charge: float = 0.0
+    batch: Batch, plan: Plan, active: Sequence[bool], gas_charge: float = 0.0
 ) -> Priced | Infeasible:
     """Integers for a plan: replay, then one rate per pair out of what arrived.
 
@@ -265,7 +343,7 @@ class _Pricer:
     ``_paid_in[g]`` is what group g's exact-out orders pay together, in the parts of its scale.
     """
 
-    def __init__(self, batch: Batch, plan: Plan, active: list[bool], gas_charge: float) -> None:
+    def __init__(self, batch: Batch, plan: Plan, active: Sequence[bool], gas_charge: float) -> None:
         self._batch = batch
         self._plan = plan
         self._gas_charge = gas_charge
@@ -287,18 +365,18 @@ class _Pricer:
                 left[group.buy] = left.get(group.buy, 0) - self._need(group)
         self._share_rest(left, rates)
         fills: list[Fill] = []
-        broken: list[str] = []
+        broken: dict[str, float] = {}
         for group in self._groups:
             for i in (*group.exact_in, *group.exact_out):
                 fill = self._fill(i, rates[group.name])
                 if not self._respects(i, fill):
-                    broken.append(self._batch.intents[i].digest)
+                    broken[self._batch.intents[i].digest] = self._short(i, fill)
                     continue
                 fills.append(fill)
                 if i in group.exact_in and not group.exact_out:
                     left[group.buy] -= fill.buy + fill.fee
         if broken:
-            return Infeasible("limit", " ".join(broken))
+            return Infeasible("limit", " ".join(broken), tuple(broken.values()))
         for node, amount in left.items():
             if amount < 0:
                 return Infeasible("short", self._worst(node))
@@ -472,7 +550,8 @@ class _Pricer:
     def _share_rest(self, left: dict[Node, int], rates: dict[str, tuple[int, int]]) -> None:
         """What is left at a node goes to its exact-in groups, in the plan's proportions.
 
-        None is paid above its cap: what then is left stays as dust.
+        None is paid less than its limits and floor, if there is enough, and none above its cap:
+        what then is left stays as dust.
         """
         charge = self._charges()
         by_node: dict[Node, list[_Group]] = {}
@@ -484,17 +563,22 @@ class _Pricer:
                 max(1, int(sum(float(self._plan.bought[i]) for i in group.exact_in) * _WEIGHT))
                 for group in groups
             ]
-            for group, weight in zip(groups, weights, strict=True):
-                sold = sum(self._amounts[i] for i in group.exact_in)
-                payout = min(
-                    left.get(node, 0) * weight // sum(weights), self._most_payout(group, sold)
-                )
-                slack = payout - self._least_payout(group, sold)
-                payout -= max(0, min(slack, charge.get(group.name, 0)))
-                rates[group.name] = (max(payout, 0), sold)
+            limits = [self._least_payout(group) for group in groups]
+            floors = [
+                max(self._floor_payout(group), limit)
+                for group, limit in zip(groups, limits, strict=True)
+            ]
+            most = [self._most_payout(group) for group in groups]
+            payouts = _shared_out(left.get(node, 0), weights, (floors, limits), most)
+            for group, payout, limit in zip(groups, payouts, limits, strict=True):
+                charged = max(0, min(payout - limit, charge.get(group.name, 0)))
+                rates[group.name] = (payout - charged, self._sold(group))
 
-    def _most_payout(self, group: _Group, sold: int) -> int:
-        """What the group's cap allows, rounded up; never below its limits.
+    def _sold(self, group: _Group) -> int:
+        return sum(self._amounts[i] for i in group.exact_in)
+
+    def _most_payout(self, group: _Group) -> int:
+        """What the group's cap allows, rounded down; never below its limits.
 
         What sampled pools give beyond their samples is in no bound, so it is not paid out either.
         """
@@ -505,14 +589,15 @@ class _Pricer:
             planned = sum(float(self._plan.bought[i]) for i in group.exact_in)
             most = min(most, planned / sum(float(self._plan.sold[i]) for i in group.exact_in))
         per_unit = float(batch.unit[order.buy] / batch.unit[order.sell])
-        return max(int(most * per_unit * sold) + 1, self._least_payout(group, sold))
+        return max(int(most * per_unit * self._sold(group)), self._least_payout(group))
 
     def _is_beyond_proof(self) -> bool:
         """Whether pools may give more than the joint program and its bound know of."""
         return bool(self._batch.graph.sampled and self._batch.problem.caps)
 
-    def _least_payout(self, group: _Group, sold: int) -> int:
+    def _least_payout(self, group: _Group) -> int:
         """The smallest payout at which every exact-in order of the group keeps its limit."""
+        sold = self._sold(group)
         return max(
             -(
                 -(min_buy(self._batch.intents[i].swap, self._amounts[i]) + self._batch.fees[i])
@@ -521,6 +606,21 @@ class _Pricer:
             )
             for i in group.exact_in
         )
+
+    def _floor_payout(self, group: _Group) -> int:
+        """The payout at which the group has its floor beyond its limits, rounded up."""
+        owed = [
+            floor.amount
+            for floor in self._batch.problem.floors
+            if group.exact_in[0] in floor.members
+        ]
+        asked = self._batch.fees
+        total = 0
+        for i in group.exact_in:
+            swap = self._batch.intents[i].swap
+            total += asked[i] - (-self._amounts[i] * swap.buy_amount // swap.sell_amount)
+        unit = float(self._batch.unit[self._batch.graph.index[group.buy]])
+        return total + int(max(owed, default=0.0) * unit * (1.0 + _LOST)) + 1
 
     def _charges(self) -> dict[str, int]:
         """Venue gas per exact-in group in its buy token, rounded up."""
@@ -559,6 +659,13 @@ class _Pricer:
             return fill.buy > 0 and fill.buy >= min_buy(swap, fill.sell)
         return 0 < fill.sell <= max_sell(swap, fill.buy)
 
+    def _short(self, i: int, fill: Fill) -> float:
+        """By which part of its limit a fill is short."""
+        swap = self._batch.intents[i].swap
+        if swap.kind is Kind.EXACT_IN:
+            return 1.0 - fill.buy / min_buy(swap, fill.sell)
+        return 1.0 - max_sell(swap, fill.buy) / max(fill.sell, 1)
+
     def _worst(self, node: Node) -> str:
         """The order at a node with the highest limit: the one to leave out."""
         candidates = [
@@ -567,6 +674,30 @@ class _Pricer:
             if self._amounts[i] and buy_node(intent) == node
         ]
         return max(candidates, default=(0.0, ""))[1]
+
+
+def _shared_out(
+    available: int, weights: Sequence[int], least: Sequence[Sequence[int]], most: Sequence[int]
+) -> list[int]:
+    """Amounts in proportion to weights, as far as some need not have more or may not have as much.
+
+    ``least`` are what they need, the most demanding first; the first that is affordable counts.
+    """
+    whole = sum(weights)
+    low = next((low for low in least if sum(low) <= available), [0] * len(weights))
+
+    def at(level: int) -> list[int]:
+        return [
+            max(below, min(above, level * weight // whole))
+            for below, above, weight in zip(low, most, weights, strict=True)
+        ]
+
+    if sum(at(available)) == sum(available * weight // whole for weight in weights):
+        return at(available)
+    if sum(most) <= available:
+        return list(most)
+    above = _least(0, max(1, available) * whole, lambda level: sum(at(level)) > available)
+    return at(max(0, above - 1)) if above is not None else at(available)
 
 
 def _least(low: int, high: int, holds: Callable[[int], bool]) -> int | None:

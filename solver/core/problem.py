@@ -54,10 +54,13 @@ class Floor(Struct, frozen=True):
 class JointPool(Struct, frozen=True):
     """A pool of three or more coins: its pairs among the arcs, and its coins in normalised units.
 
-    See :mod:`solver.core.routing.joint` for the numbers.
+    Pair k takes coin ``coin_in[k]`` and gives ``coin_out[k]``. See
+    :mod:`solver.core.routing.joint` for the numbers.
     """
 
     pairs: IntArray
+    coin_in: IntArray
+    coin_out: IntArray
     token: IntArray
     reserve: Array
     weight: Array
@@ -208,13 +211,20 @@ def _joints(graph: Graph, kept: IntArray, unit: Array) -> tuple[JointPool, ...]:
         if len(places) < len(arcs):
             continue
         coins = Coins([arcs], index, unit)
+        coin_of = {int(node): c for c, node in enumerate(coins.token)}
+        ends = kept[places]
         found.append(
             JointPool(
-                np.array(places), coins.token, coins.reserve, coins.weight, coins.into, coins.out,
-                float(coins.excess[0]),
+                np.array(places), _coins(coin_of, graph.arcs.tail[ends]),
+                _coins(coin_of, graph.arcs.head[ends]), coins.token, coins.reserve, coins.weight,
+                coins.into, coins.out, float(coins.excess[0]),
             )
         )  # fmt: skip
     return tuple(found)
+
+
+def _coins(coin_of: Mapping[int, int], nodes: IntArray) -> IntArray:
+    return np.array([coin_of[node] for node in nodes.tolist()], np.int64)
 
 
 def _worth(intent: Intent, prices: Mapping[TokenId, float]) -> float:

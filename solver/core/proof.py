@@ -56,7 +56,9 @@ def prove(
     """
     value = surplus(batch, fills)
     generous: Problem | None = None
-    if not (_pays_floors(batch, fills) and _keeps_caps(batch, fills, batch.problem)):
+    if any(short_of_floors(batch, fills)):  # then nothing may be proven with floors
+        batch = replace(batch, problem=replace(batch.problem, floors=()))
+    if not _keeps_caps(batch, fills, batch.problem):
         generous = _without_policy(batch, fills)
         batch = replace(batch, problem=generous)
     fair = bool(batch.problem.caps) and generous is None
@@ -155,8 +157,9 @@ def _case(
 ) -> Case:
     problem = batch.problem
     candidates = [start]  # any prices prove a bound
-    with suppress(program.ProgramError):
-        candidates.append(program.duals(problem, start, whole, out))
+    if problem.guess is None or whole or out:  # on whole curves the relaxation has its own duals
+        with suppress(program.ProgramError):
+            candidates.append(program.duals(problem, start, whole, out))
     beyond = [0.0] * len(candidates)
     if around is not None:
         for k, plan in enumerate(candidates):
@@ -212,18 +215,18 @@ def _floor_name(batch: Batch, floor: Floor) -> str:
     return digest if swap.kind is Kind.EXACT_OUT else f"{swap.sell}>{swap.buy}"
 
 
-def _pays_floors(batch: Batch, fills: Sequence[Fill]) -> bool:
-    """Whether exact fills give each pair its floor; if not, nothing may be proven with floors."""
-    by_digest = {fill.digest: fill for fill in fills}
+def short_of_floors(batch: Batch, fills: Sequence[Fill]) -> list[float]:
+    """By how much exact fills miss the floor of each pair, 0 where they pay it; normalised."""
+    missing = []
     for floor in batch.problem.floors:
         names = {batch.intents[i].digest for i in floor.members}
-        kept = [fill for digest, fill in by_digest.items() if digest in names]
-        if surplus(batch, kept) < floor.amount * (1.0 - 1e-9):
-            return False
-    return True
+        kept = [fill for fill in fills if fill.digest in names]
+        short = floor.amount - surplus(batch, kept)
+        missing.append(short if short > floor.amount * 1e-9 else 0.0)
+    return missing
 
 
-def _rates(batch: Batch, fills: Sequence[Fill]) -> dict[int, float]:
+def rates_of(batch: Batch, fills: Sequence[Fill]) -> dict[int, float]:
     """The rate that each filled order got, fee included, in normalised units."""
     by_digest = {fill.digest: fill for fill in fills}
     rates = {}
@@ -237,14 +240,14 @@ def _rates(batch: Batch, fills: Sequence[Fill]) -> dict[int, float]:
 
 def _keeps_caps(batch: Batch, fills: Sequence[Fill], problem: Problem) -> bool:
     """Whether exact fills stay within the caps; if not, nothing may be proven with them."""
-    rates = _rates(batch, fills)
+    rates = rates_of(batch, fills)
     return all(rate <= problem.cap(i) * (1.0 + 1e-9) for i, rate in rates.items())
 
 
 def _without_policy(batch: Batch, fills: Sequence[Fill]) -> Problem:
     """No floors, and caps so generous that the answer itself is within them."""
     bare = replace(batch.problem, floors=(), caps=())
-    rates = _rates(batch, fills)
+    rates = rates_of(batch, fills)
     generous = tuple(
         max(bare.cap(i), rates.get(i, 0.0) * (1.0 + 1e-9)) for i in range(len(bare.orders))
     )

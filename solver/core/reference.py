@@ -23,7 +23,7 @@ from solver.core.problem import Batch, Floor, Plan, Problem, surplus_of
 #: Room for rounding to integers between a floor and what a plan must reach.
 _ROOM = 1e-6
 _MOST_VARIANTS = 6
-_MOST_TURNS = 16
+_MOST_PAIRS, _TURNS = 16, 4
 _NEAR = 1.05
 _HOPS = 4
 _TINY = 1e-12
@@ -52,7 +52,7 @@ def reference(batch: Batch, seed: str) -> Outcome:
     problem = replace(problem, caps=caps)
     reached: Plan | None = None
     active = [False] * count
-    for turn in _turns(_groups(batch, seed)):
+    for turn in _turns([group for group in _groups(batch, seed) if _has_takers(problem, group[0])]):
         served = _serve(replace(batch, problem=problem), turn, active)
         if served is not None:
             members, reached = served
@@ -98,6 +98,26 @@ def _together(
     partial = [on and problem.orders[i].divisible for i, on in enumerate(filled)]
     variants = [tuple(i for i in sorted(group) if on[i]) for on in (whole, partial)]
     return [members for members in dict.fromkeys(variants) if members]
+
+
+def _has_takers(problem: Problem, i: int) -> bool:
+    """Whether pools and orders connect what an order sells to what it buys.
+
+    If not, all that it could be paid is what others leave, for tokens that nobody takes.
+    """
+    takers = [(order.sell, order.buy) for order in problem.orders]
+    arcs = problem.arcs
+    open_arcs = arcs.capacity > 0.0
+    tail = np.concatenate([arcs.tail[open_arcs], [buy for _, buy in takers]]).astype(int)
+    head = np.concatenate([arcs.head[open_arcs], [sell for sell, _ in takers]]).astype(int)
+    order = problem.orders[i]
+    reached = np.zeros(problem.node_count, dtype=bool)
+    reached[order.sell] = True
+    count = 0
+    while count < np.count_nonzero(reached):
+        count = int(np.count_nonzero(reached))
+        reached[head[reached[tail]]] = True
+    return bool(reached[order.buy])
 
 
 def _rule(members: tuple[int, ...], active: Sequence[bool]) -> Rule:
@@ -178,8 +198,8 @@ def _groups(batch: Batch, seed: str) -> list[tuple[int, ...]]:
 
 
 def _turns(groups: Sequence[tuple[int, ...]]) -> list[list[tuple[int, ...]]]:
-    """One pair after another; in a large batch some pairs at a time, as many in each turn."""
-    size = -(-len(groups) // _MOST_TURNS)
+    """One pair after another; in a large batch a few turns of as many pairs each."""
+    size = 1 if len(groups) <= _MOST_PAIRS else -(-len(groups) // _TURNS)
     return [list(groups[k : k + size]) for k in range(0, len(groups), size)]
 
 

@@ -43,6 +43,7 @@ _BINDING = {"partly_filled": "limit", "limit_out_of_reach": "limit", "no_route":
 _LEAST_PRICE = 1e-100  # of the sold token: what is worth less buys nothing
 _SHOW_S = 3e-5  # per arc of the network: about what it takes to exhibit its arbitrage
 _OUTWARD = 1e-12  # of the order, for rounding in sums of non-negative terms
+_DEPTH = 1e-9  # of the order, for rounding of prices at which pools far deeper than it gain nothing
 
 
 class Ask(Struct, frozen=True):
@@ -76,6 +77,11 @@ def routable(intent: Intent, max_impact_bps: int, has_rows: bool) -> bool:
     return not (intent.swap.is_cross_chain or has_rows or max_impact_bps < BPS)
 
 
+def is_listed(intent: Intent, network: Network) -> bool:
+    """Whether venues trade both tokens of an order."""
+    return intent.swap.sell in network.index and intent.swap.buy in network.index
+
+
 def solve_single(
     snapshot: Snapshot,
     intent: Intent,
@@ -86,7 +92,7 @@ def solve_single(
     clock: Clock = UNLIMITED,
 ) -> Solution:
     """The order's fill, or the reason why it stays open, with its certificate."""
-    ask = _ask(intent, fee, prices, network)
+    ask = _ask(intent, fee, prices, network) if is_listed(intent, network) else None
     if ask is None:
         return _open(snapshot, intent, "no_route", "no venue trades one of the two tokens")
     found = _find(intent, ask, gas_value, network, clock)
@@ -104,11 +110,9 @@ def solve_single(
     )  # fmt: skip
 
 
-def _ask(intent: Intent, fee: int, prices: Mapping[TokenId, float], network: Network) -> Ask | None:
+def _ask(intent: Intent, fee: int, prices: Mapping[TokenId, float], network: Network) -> Ask:
     swap = intent.swap
-    source, target = network.index.get(swap.sell), network.index.get(swap.buy)
-    if source is None or target is None:
-        return None
+    source, target = network.index[swap.sell], network.index[swap.buy]
     share = intent.remaining / swap.total
     sold = swap.sell_amount * share * prices[swap.sell]
     bought = (swap.buy_amount * share + fee) * prices[swap.buy]
@@ -339,7 +343,7 @@ def _leaves(
         return [Leaf([], [], proof.decimal(found.surplus_bound + room), named, {})]
     fair = fair_prices(network, ask.target)
     idle = _named(nu if fair is None else fair, prices, network)
-    unearned = found.arbitrage * found.scale if fair is None else 0.0
+    unearned = found.arbitrage * found.scale if fair is None else _DEPTH * ask.size
     return [
         Leaf([intent.digest], [], proof.decimal(found.whole_bound + room), named, {}),
         Leaf([], [intent.digest], proof.decimal(unearned + room), idle, {}),

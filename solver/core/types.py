@@ -150,13 +150,37 @@ class Leg(Struct, frozen=True):
     receiver: str = ""
 
 
+class Charges(Struct, frozen=True):
+    """The operator's fees on one fill beside gas, by policy and in their order.
+
+    In the order's surplus token: bought for exact-in, sold for exact-out.
+    """
+
+    volume: int = 0
+    surplus: int = 0
+    improvement: int = 0
+    solver: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of them together."""
+        return self.volume + self.surplus + self.improvement + self.solver
+
+
+NO_CHARGES = Charges()
+
+
 class Fill(Struct, frozen=True):
-    """What one intent gets from a solution. ``buy`` is net of ``fee`` (both in the buy token)."""
+    """What one intent gets from a solution. ``buy`` is net of ``fee`` (both in the buy token).
+
+    ``sell`` and ``buy`` are what leaves and reaches the owner: ``charges`` are taken already.
+    """
 
     digest: str
     sell: int
     buy: int
     fee: int
+    charges: Charges = NO_CHARGES
 
 
 class InventoryUse(Struct, frozen=True):
@@ -265,10 +289,14 @@ class Solution(Struct, frozen=True):
 
 
 class Infeasible(Struct, frozen=True):
-    """A proposal that did not survive the exact check; a fact about the proposal, not a crash."""
+    """A proposal that did not survive the exact check; a fact about the proposal, not a crash.
+
+    ``short`` says for the digests in the detail by which part of their limits they are short.
+    """
 
     code: str
     detail: str
+    short: tuple[float, ...] = ()
 
 
 class Faulty(Struct, frozen=True):

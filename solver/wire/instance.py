@@ -31,6 +31,7 @@ from solver.core.pools import (
     WeightedVersion,
 )
 from solver.core.proof import node_name
+from solver.core.schedule import FeeSchedule
 from solver.core.types import (
     BPS,
     UINT256_MAX,
@@ -38,6 +39,7 @@ from solver.core.types import (
     Kind,
     Rejection,
     Solution,
+    StandAlone,
     Token,
     TokenId,
 )
@@ -54,6 +56,7 @@ from solver.wire.jsonio import (
     whole,
 )
 from solver.wire.solution import (
+    AloneDocument,
     FillDocument,
     InventoryDocument,
     LegDocument,
@@ -102,13 +105,27 @@ class InstanceIntent(Struct, frozen=True, rename="camel", forbid_unknown_fields=
     covered: str = ""
 
 
+class InstanceSchedule(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """The operator's fees beside gas: shares of 1 as decimal strings."""
+
+    volume_factor: str = "0"
+    surplus_factor: str = "0"
+    surplus_max_volume_factor: str = "0"
+    improvement_factor: str = "0"
+    improvement_max_volume_factor: str = "0"
+    solver_factor: str = "0"
+
+
 class InstanceTerms(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """The operator's terms: flat fees by digest in buy tokens, numeraire per unit of gas."""
+    """The operator's terms: flat fees by digest in buy tokens, numeraire per unit of gas, and the
+    schedule of what is taken from each fill.
+    """
 
     fees: dict[str, str] = {}
     gas_value: str = "0"
     max_impact_bps: int = BPS
     capital_bps: int = 0
+    schedule: InstanceSchedule = InstanceSchedule()
 
 
 class InstanceProposal(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -125,6 +142,7 @@ class InstanceProposal(Struct, frozen=True, rename="camel", forbid_unknown_field
     stage: str
     value: str
     bound: str
+    alone: list[AloneDocument] = []
 
 
 class Instance(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -154,7 +172,20 @@ def terms_to_core(instance: Instance) -> Terms:
         _figure(terms.gas_value, "/terms/gasValue"),
         terms.max_impact_bps,
         terms.capital_bps,
+        schedule=_schedule(terms.schedule),
     )
+
+
+def _schedule(written: InstanceSchedule) -> FeeSchedule:
+    place = "/terms/schedule"
+    factors = {
+        name: _figure(text, f"{place}/{camel(name)}")
+        for name, text in msgspec.structs.asdict(written).items()
+    }
+    try:
+        return FeeSchedule(**factors)
+    except ValueError as error:
+        raise Invalid("bad_number", str(error), place) from error
 
 
 def from_core(
@@ -211,6 +242,9 @@ def from_core(
             repr(terms.gas_value),
             terms.max_impact_bps,
             terms.capital_bps,
+            InstanceSchedule(
+                **{name: repr(f) for name, f in msgspec.structs.asdict(terms.schedule).items()}
+            ),
         ),
         None if solution is None else _proposal(solution),
     )
@@ -220,7 +254,7 @@ def _proposal(solution: Solution) -> InstanceProposal:
     said, proven = solution_document(solution), solution.certificate
     return InstanceProposal(
         said.fills, said.legs, said.inventory, said.clearing, said.dust, said.stage,
-        proven.value, proven.bound,
+        proven.value, proven.bound, said.alone,
     )  # fmt: skip
 
 
@@ -247,6 +281,20 @@ def decision_of(proposal: InstanceProposal, intents: Sequence[CoreIntent]) -> De
         for place in [f"/proposal/clearing/{escape(pair)}"]
     }
     return Decision(amounts, tuple(moves), tuple(draws), rates)
+
+
+def alone_of(proposal: InstanceProposal) -> tuple[StandAlone, ...]:
+    """What each order would have got without the others, as recorded. Raises Invalid."""
+    return tuple(
+        StandAlone(
+            answer.digest,
+            whole(answer.sell, f"/proposal/alone/{number}/sell"),
+            whole(answer.buy, f"/proposal/alone/{number}/buy"),
+            answer.value,
+            answer.bound,
+        )
+        for number, answer in enumerate(proposal.alone)
+    )
 
 
 def derived_again(proposal: InstanceProposal, derived: Derived) -> InstanceProposal:

@@ -12,6 +12,7 @@ from msgspec import Struct
 
 from solver.core.types import (
     Certificate,
+    Charges,
     Fill,
     InventoryUse,
     Leaf,
@@ -86,13 +87,25 @@ class CertificateDocument(Struct, frozen=True, rename="camel"):
     arbitrage: list[list[LegDocument]]
 
 
+class ChargesDocument(Struct, frozen=True, rename="camel"):
+    """The operator's fees on a fill beside gas, in the order's surplus token: bought for exactIn,
+    sold for exactOut.
+    """
+
+    volume: Amount = "0"
+    surplus: Amount = "0"
+    improvement: Amount = "0"
+    solver: Amount = "0"
+
+
 class FillDocument(Struct, frozen=True, rename="camel"):
-    """What one intent gets; ``buy`` is net of ``fee``."""
+    """What one intent gets; ``buy`` is net of ``fee``, and ``charges`` are taken already."""
 
     digest: str
     sell: Amount
     buy: Amount
     fee: Amount
+    charges: ChargesDocument = ChargesDocument()
 
 
 class InventoryDocument(Struct, frozen=True, rename="camel"):
@@ -182,8 +195,22 @@ def reason_document(reason: OpenReason, decimals: tuple[int, int] | None = None)
 def fills_document(fills: Iterable[Fill]) -> list[FillDocument]:
     """The documents of fills."""
     return [
-        FillDocument(fill.digest, str(fill.sell), str(fill.buy), str(fill.fee)) for fill in fills
+        FillDocument(
+            fill.digest,
+            str(fill.sell),
+            str(fill.buy),
+            str(fill.fee),
+            charges_document(fill.charges),
+        )
+        for fill in fills
     ]
+
+
+def charges_document(charges: Charges) -> ChargesDocument:
+    """The document of what was taken from a fill."""
+    return ChargesDocument(
+        str(charges.volume), str(charges.surplus), str(charges.improvement), str(charges.solver)
+    )
 
 
 def inventory_document(uses: Iterable[InventoryUse]) -> list[InventoryDocument]:

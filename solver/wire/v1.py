@@ -11,6 +11,8 @@ from solver.core.graph import directions
 from solver.core.journal import Batched, Book, BundleRecord, IntentRecord
 from solver.core.types import (
     BPS,
+    NO_CHARGES,
+    Charges,
     JsonObject,
     Kind,
     Solution,
@@ -105,14 +107,16 @@ class LegView(Struct, frozen=True, rename="camel"):
 
 
 class FeesView(Struct, frozen=True, rename="camel"):
-    """Each fee that a fill pays, in the bought token; together they are its ``fee``.
+    """Each fee that a fill pays, by the kinds of ``[fees]`` in the config.
 
-    Only gas is charged so far; the other kinds are those of ``[fees]`` in the config.
+    ``gas`` is in the bought token, the others in the order's surplus token: the bought one for
+    exactIn, the sold one for exactOut. A surplus is over the limit of the order or question.
     """
 
     gas: Amount
-    surplus: Amount = "0"
     volume: Amount = "0"
+    surplus: Amount = "0"
+    improvement: Amount = "0"
     solver: Amount = "0"
 
 
@@ -130,7 +134,9 @@ class QuoteView(Struct, frozen=True, rename="camel"):
 
 
 class FillView(Struct, frozen=True, rename="camel"):
-    """One confirmed fill. ``buy`` is what the receiver got, ``fee`` was kept, in the buy token."""
+    """One confirmed fill. ``sell`` and ``buy`` are what left and reached the owner; ``fee`` was
+    kept for gas, in the buy token, and ``fees`` has everything that was taken.
+    """
 
     bundle: str
     chain: Uint64
@@ -138,6 +144,7 @@ class FillView(Struct, frozen=True, rename="camel"):
     sell: Amount
     buy: Amount
     fee: Amount
+    fees: FeesView
 
 
 class HopView(Struct, frozen=True, rename="camel"):
@@ -252,7 +259,7 @@ class BundleView(Struct, frozen=True, rename="camel"):
 
 
 class BatchView(Struct, frozen=True, rename="camel"):
-    """A solved batch. ``kept`` is what the solver kept per token: fees and rounding.
+    """A solved batch. ``kept`` is what rounding left with the solver per token.
 
     ``stage`` is where the fills come from; ``alone`` what each order would have got by itself, and
     ``paradoxes`` the orders that got nothing although their limit allows their pair's rate.
@@ -327,6 +334,7 @@ def intent_view(record: IntentRecord, book: Book, decimals: Decimals) -> IntentV
                 str(fill.sell),
                 str(fill.buy),
                 str(fill.fee),
+                _fees_view(fill.fee, _charges(record.intent.digest, bundle.bundle.batch, book)),
             )
         )
     gaps = [
@@ -390,6 +398,22 @@ def surplus_bps(swap: Swap, sold: int, bought: int) -> str:
     return f"{over * BPS / (sold * swap.buy_amount):.2f}"
 
 
+def _fees_view(gas: int, charges: Charges) -> FeesView:
+    return FeesView(
+        str(gas),
+        str(charges.volume),
+        str(charges.surplus),
+        str(charges.improvement),
+        str(charges.solver),
+    )
+
+
+def _charges(digest: str, batch: str, book: Book) -> Charges:
+    """What was taken from an order's fill in a batch, as far as the book still has the batch."""
+    fills = book.batches[batch].solution.fills if batch in book.batches else ()
+    return next((fill.charges for fill in fills if fill.digest == digest), NO_CHARGES)
+
+
 def quote_view(swap: Swap, digest: str, solution: Solution, decimals: Decimals) -> QuoteView:
     """A solution of one order as a quote."""
     fill = next((fill for fill in solution.fills if fill.digest == digest), None)
@@ -399,7 +423,7 @@ def quote_view(swap: Swap, digest: str, solution: Solution, decimals: Decimals) 
         str(fill.sell if fill else 0),
         str(fill.buy if fill else 0),
         str(fill.fee if fill else 0),
-        FeesView(str(fill.fee if fill else 0)),
+        _fees_view(fill.fee, fill.charges) if fill else FeesView("0"),
         [
             LegView(
                 leg.pool,

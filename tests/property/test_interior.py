@@ -29,7 +29,7 @@ def one_pool(depth: float, gamma: float, supply: float) -> Program:
     """Sell at most ``supply`` to one pool and be paid what comes out; two rows, two columns."""
     par = np.zeros((1, WIDTH))
     par[0, :3] = depth, depth, gamma
-    curves = Curves(np.array([0]), np.array([1]), np.array([PRODUCT], np.int8), par)
+    curves = Curves(np.array([1]), np.array([PRODUCT], np.int8), par)
     return Program(
         curves, np.array([0, 2, 3]), np.array([0, 1, 1]), np.array([-1.0, 1.0, -1.0]),
         np.array([0.0, 1.0]), np.zeros(2), np.array([10.0, np.inf]), np.array([-supply, 0.0]),
@@ -67,7 +67,7 @@ def test_linear_arcs_are_curves_as_well() -> None:
     held = one_pool(1.0, 1.0, 1.0)
     par = np.zeros((1, WIDTH))
     par[0, 0] = 0.25
-    linear = Curves(held.curves.tail, held.curves.head, np.array([LINEAR], np.int8), par)
+    linear = Curves(held.curves.head, np.array([LINEAR], np.int8), par)
     found = maximise(replace(held, curves=linear), np.ones(2))
     assert found is not None
     assert found[0] == pytest.approx([1.0, 0.25], rel=1e-7)

@@ -58,10 +58,10 @@ def test_the_checker_accepts_the_proof_over_the_whole_market(seed: int) -> None:
 def test_what_few_pools_find_is_what_all_find(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     market, _, intents = market_and_orders(40, 5, 100 + seed)
     whole, few = both(snapshot_of(market, seed), intents, monkeypatch)
-    volume = submitted(market, intents)
-    assert float(few.certificate.bound) == pytest.approx(
-        float(whole.certificate.bound), abs=2e-6 * volume
-    )
+    room = 2e-6 * submitted(market, intents)  # what segments leave of a curve
+    assert float(few.certificate.value) <= float(few.certificate.bound)
+    assert float(few.certificate.bound) <= float(whole.certificate.bound) + room
+    assert float(whole.certificate.value) <= float(few.certificate.bound) + room
 
 
 def both(

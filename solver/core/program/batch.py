@@ -110,7 +110,8 @@ def duals(
 def alone(problem: Problem, active: Sequence[bool], focus: Collection[int]) -> Plan | None:
     """The plan for exactly the active orders that is best for those in ``focus``, or None.
 
-    All-or-nothing orders are whole. The others count so little that they only break ties.
+    All-or-nothing orders are whole, those that ask for the same are filled in proportion. Orders
+    not in ``focus`` count so little that they only break ties.
     """
     flow, nu = np.zeros(len(problem.arcs)), problem.first_nu
     best: Plan | None = None
@@ -124,7 +125,7 @@ def alone(problem: Problem, active: Sequence[bool], focus: Collection[int]) -> P
             continue
         best = plan if whole else None
         flow, nu = plan.flow, plan.nu / max(float(np.max(plan.nu, initial=0.0)), _TINY)
-    return best
+    return None if best is None else _pro_rata(problem, active, best)
 
 
 def choose(problem: Problem, plan: Plan, active: Sequence[bool]) -> list[bool] | None:

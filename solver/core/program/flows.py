@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 
 from solver.core import curves
 from solver.core.curves import Arcs, Array, IntArray
@@ -15,6 +16,7 @@ from solver.core.problem import Problem
 from solver.core.program import optimiser
 from solver.core.program.interior import MARGIN, Curves, maximise, program_of
 from solver.core.program.optimiser import Columns, ProgramError
+from solver.core.program.stars import Stars, stars
 
 _NEAR = 0.95
 _LEAST = 1e-10
@@ -28,19 +30,23 @@ _GRID = np.concatenate([-np.geomspace(3.0, 0.02, 9), [0.0], np.geomspace(0.02, 3
 class Flows(Struct):
     """A program with one row per node, "what arrives ≥ what leaves", and the arcs' columns.
 
-    An arc has a column per segment; or, in a large market, one for its whole curve.
+    An arc has a column per segment; or, in a large market, one for its whole curve, and pools of
+    three or more coins are stars. ``guess`` are prices of the first rows to begin with.
     """
 
     columns: Columns
     nodes: list[int]
     column_arc: IntArray
     curves: Curves | None
+    stars: Stars | None
     guess: Array
 
     def on_arcs(self, values: Array, arc_count: int) -> Array:
-        """The input of every arc: the sum over its segments."""
-        flow = np.zeros(arc_count)
-        np.add.at(flow, self.column_arc, values[: len(self.column_arc)])
+        """The input of every arc: the sum over its segments, or its part in a star."""
+        flow, plain = np.zeros(arc_count), len(self.column_arc)
+        np.add.at(flow, self.column_arc, values[:plain])
+        if self.stars is not None:
+            flow[self.stars.pairs] = self.stars.flows(values[plain : plain + len(self.stars.tail)])
         return flow
 
     def optimum(self) -> tuple[Array, Array]:
@@ -62,17 +68,39 @@ def flows(problem: Problem, breaks: Array | None) -> Flows:
 
     Without ``breaks`` the arcs are whole curves.
     """
-    arcs, columns = problem.arcs, Columns()
-    bent: Curves | None = None
+    columns = Columns()
     nodes = [columns.at_least(0.0) for _ in range(problem.node_count)]
-    if breaks is not None:
-        of, widths, slopes = _segments(arcs, breaks)
-    else:
-        of = _near_money(problem)
-        widths, slopes = np.minimum(arcs.capacity[of], _MOST), np.ones(len(of))
-        bent = Curves(arcs.tail[of], arcs.head[of], arcs.kind[of], arcs.par[of])
+    if breaks is None:
+        return _on_curves(problem, columns, nodes)
+    arcs = problem.arcs
+    of, widths, slopes = _segments(arcs, breaks)
     columns.arcs(widths, arcs.tail[of], arcs.head[of], slopes)
-    return Flows(columns, nodes, of, bent, problem.first_nu)
+    return Flows(columns, nodes, of, None, None, problem.first_nu)
+
+
+def _on_curves(problem: Problem, columns: Columns, nodes: list[int]) -> Flows:
+    arcs, near = problem.arcs, _near_money(problem)
+    pools = [pool for pool in problem.joints if np.any(near[pool.pairs])]
+    around = stars(problem, pools, np.where(near, arcs.capacity, 0.0))
+    plain = near.copy()
+    for pool in problem.joints:
+        plain[pool.pairs] = False
+    of = np.nonzero(plain)[0]
+    for _ in around.guess:
+        columns.at_least(0.0)
+    columns.arcs(
+        np.minimum(arcs.capacity[of], _MOST), arcs.tail[of], arcs.head[of], np.ones(len(of))
+    )
+    columns.levels(
+        np.minimum(around.capacity, _MOST), around.tail, around.head, around.third, around.drain,
+        around.kappa,
+    )  # fmt: skip
+    bent = Curves(
+        np.concatenate([arcs.head[of], around.head]),
+        np.concatenate([arcs.kind[of], around.kind]),
+        np.concatenate([arcs.par[of], around.par]),
+    )
+    return Flows(columns, nodes, of, bent, around, np.concatenate([problem.first_nu, around.guess]))
 
 
 def cuts_of(problem: Problem, nu: Array, flow: Array, spread: float) -> Array | None:
@@ -82,12 +110,11 @@ def cuts_of(problem: Problem, nu: Array, flow: Array, spread: float) -> Array | 
     return breakpoints(problem.arcs, nu, flow, spread)
 
 
-def _near_money(problem: Problem) -> IntArray:
-    """The arcs whose first unit costs little more than it brings at the guessed prices."""
+def _near_money(problem: Problem) -> NDArray[np.bool_]:
+    """Whether an arc's first unit costs little more than it brings at the guessed prices."""
     arcs, nu = problem.arcs, problem.first_nu
     brings = curves.slope(arcs, np.zeros(len(arcs))) * nu[arcs.head]
-    near = (brings > _NEAR * nu[arcs.tail]) & (arcs.capacity > _LEAST)
-    return np.asarray(np.nonzero(near)[0])
+    return (brings > _NEAR * nu[arcs.tail]) & (arcs.capacity > _LEAST)
 
 
 def breakpoints(

@@ -51,6 +51,26 @@ class Columns(Struct):
             self.column += numbers
             self.entry += entries
 
+    def levels(
+        self,
+        upper: Array,
+        tail: IntArray,
+        head: IntArray,
+        third: IntArray,
+        drain: Array,
+        kappa: Array,
+    ) -> None:
+        """Columns without cost that also pay a third row; the last entry of each is its head's."""
+        first = len(self.cost)
+        self.cost += [0.0] * len(upper)
+        self.lower += [0.0] * len(upper)
+        self.upper += upper.tolist()
+        for rows, entries in ((tail, -drain), (third, kappa), (head, np.ones(len(upper)))):
+            there = np.nonzero(entries)[0]
+            self.row += rows[there].tolist()
+            self.column += (there + first).tolist()
+            self.entry += entries[there].tolist()
+
     def at_least(self, rhs: float, *terms: tuple[int, float]) -> int:
         """A row Σ entry·column ≥ rhs; its number."""
         self.row_lower.append(rhs)

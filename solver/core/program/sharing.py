@@ -10,7 +10,8 @@ With fills fixed everything is linear in the τ and the flows:
                    τ_d ≤ the pair's cap
 
     first    maximise t,   τ_d ≥ t of every pair that can still rise; the pairs that hold t back
-             keep what they have, and t rises for the others (leximin, at most a few rounds)
+             keep what they have, and t rises for the others (leximin, at most a few rounds; in
+             a large market one)
     then     maximise the total surplus Σ p·S, every τ_d at least what it has
     always   the total stays within a basis point of the traded volume of the largest possible
 
@@ -75,18 +76,18 @@ def share(problem: Problem, plan: Plan) -> Plan:
 
     Exact-out orders of a pair get its one rate, so that what they sell changes with it.
     """
-    plan = uniform(problem, plan)
+    most, plan = plan.value, uniform(problem, plan)
     pairs = _pairs(problem, plan)
     if len(pairs) < 2 and all(len(pair.members) < 2 for pair in pairs):
         return plan
     low = np.array([pair.low for pair in pairs])
     start = _Rates(np.maximum(low, 1.0), plan.flow, plan.nu, 0.0, ())
     try:
-        best = _best(problem, pairs, plan, low, -np.inf, start)
-        enough = _total(problem, plan, pairs, best.tau) - PRICE_OF_FAIRNESS * sum(
-            pair.volume for pair in pairs
-        )
-        low, start = _level(problem, pairs, plan, low, enough, best)
+        if problem.guess is None or plan.value < most - _LOOSE:
+            start = _best(problem, pairs, plan, low, -np.inf, start)
+            most = _total(problem, plan, pairs, start.tau)
+        enough = most - PRICE_OF_FAIRNESS * sum(pair.volume for pair in pairs)
+        low, start = _level(problem, pairs, plan, low, enough, start)
         final = _best(problem, pairs, plan, low * (1.0 - _LOOSE), enough - _LOOSE, start)
     except ProgramError:
         return plan
@@ -149,7 +150,7 @@ def _level(
     """Raise the smallest rate, then the smallest of those that can rise further, and so on."""
     low = low.copy()
     free = {d for d, pair in enumerate(pairs) if pair.high > pair.low and pair.volume >= _DUST}
-    for _ in range(_ROUNDS):
+    for _ in range(_ROUNDS if problem.guess is None else 1):
         if not free:
             break
         found = _solve(problem, pairs, plan, low, enough, start, free)

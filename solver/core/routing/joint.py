@@ -400,6 +400,37 @@ def star_levels(
 
 
 @compiled
+def payout_scale(reserve: Array, weight: Array, excess: float, paid: Array, asked: Array) -> float:
+    """The t at which a pool that is ``paid`` can just pay out t·``asked``; both in its units, ≥ 0.
+
+    By bisection on the invariant, which falls with t; 0 where nothing is asked.
+    """
+    high = inf
+    for c in range(len(reserve)):
+        if asked[c] > 0.0:
+            high = min(high, (reserve[c] + paid[c]) / asked[c])
+    if high == inf:
+        return 0.0
+    low = 0.0
+    for _ in range(200):
+        t = 0.5 * (low + high)
+        kept, total = 0.0, 0.0
+        for c in range(len(reserve)):
+            n = paid[c] - t * asked[c]
+            total += n
+            kept += weight[c] * np.log1p(max(n / reserve[c], -1.0 + 1e-300))
+        if excess > 0.0:
+            kept += np.log1p(max(total / excess, -1.0 + 1e-300))
+        if kept >= 0.0:
+            low = t
+        else:
+            high = t
+        if high - low <= 1e-15 * high:
+            break
+    return low
+
+
+@compiled
 def star_flows(
     coin: IntArray,
     x: Array,

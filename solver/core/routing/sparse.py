@@ -10,15 +10,16 @@ Source: George and Liu, "The Evolution of the Minimum Degree Ordering Algorithm"
 from __future__ import annotations
 
 from collections.abc import Sequence
-from heapq import heapify, heappop, heappush
 
 import numpy as np
 from msgspec import Struct
+from numpy.typing import NDArray
 from scipy.linalg.lapack import dpotrf, dpotrs
 
 from solver.core.jit import compiled
 from solver.core.kernels import Array, IntArray
 
+WordArray = NDArray[np.uint64]
 _FULL = 0.5  # of the nodes that are left are neighbours: the rest is dense
 
 
@@ -62,42 +63,80 @@ class Pattern(Struct, frozen=True):
 
 
 def find_pattern(count: int, edges: Sequence[tuple[int, int]] | IntArray) -> Pattern:
-    """Elimination order and places for ``count`` nodes and undirected edges between them."""
-    near: list[set[int]] = [set() for _ in range(count)]
-    for i, j in np.asarray(edges).reshape(-1, 2).tolist():
+    """Elimination order and places for ``count`` nodes and undirected edges between them.
+
+    Edges may be given more than once.
+    """
+    rank, start, rows = _ordered(count, np.asarray(edges, np.int64).reshape(-1, 2))
+    sparse = len(start) - 1
+    keys = np.repeat(np.arange(sparse), np.diff(start)) * count + rows
+    core = count - sparse
+    update = _updates(sparse, core, count, start, rows, keys)
+    return Pattern(rank, sparse, core, start, rows, keys, update)
+
+
+@compiled
+def _ordered(count: int, edges: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+    """The place of each node in the order, and the sparse columns by place; ties by number.
+
+    Neighbours are kept as bits, so that joining those of two nodes is a few operations on words.
+    """
+    near = np.zeros((count, (count + 63) // 64), np.uint64)
+    for e in range(len(edges)):
+        i, j = edges[e, 0], edges[e, 1]
         if i != j:
-            near[i].add(j)
-            near[j].add(i)
-    order: list[int] = []
-    below: list[list[int]] = []
-    waiting = [(len(found), i) for i, found in enumerate(near)]
-    heapify(waiting)
-    gone = [False] * count
-    while waiting:
-        degree, i = heappop(waiting)
-        if gone[i] or degree != len(near[i]):
-            continue
-        if degree >= _FULL * (count - len(order) - 1) and degree > 1:
+            near[i, j >> 6] |= np.uint64(1) << np.uint64(j & 63)
+            near[j, i >> 6] |= np.uint64(1) << np.uint64(i & 63)
+    degree = np.empty(count, np.int64)
+    for i in range(count):
+        degree[i] = _bits(near[i])
+    rank, start = np.full(count, -1), np.zeros(count + 1, np.int64)
+    below, filled, sparse = np.empty(16 * count + 16, np.int64), 0, 0
+    while sparse < count:
+        i = -1
+        for j in range(count):
+            if rank[j] < 0 and (i < 0 or degree[j] < degree[i]):
+                i = j
+        if degree[i] >= _FULL * (count - sparse - 1) and degree[i] > 1:
             break
-        gone[i] = True
-        order.append(i)
-        found = near[i]
-        below.append(list(found))
-        for j in found:
-            near[j] |= found
-            near[j] -= {i, j}
-            heappush(waiting, (len(near[j]), j))
-    order += [i for i in range(count) if not gone[i]]
-    rank = np.empty(count, np.int64)
-    rank[order] = np.arange(count)
-    columns = [np.sort(rank[found]) for found in below]
-    start = np.zeros(len(below) + 1, np.int64)
-    start[1:] = np.cumsum([len(column) for column in columns])
-    rows = np.concatenate([*columns, np.empty(0, np.int64)]).astype(np.int64)
-    keys = np.repeat(np.arange(len(below)), np.diff(start)) * count + rows
-    core = count - len(below)
-    update = _updates(len(below), core, count, start, rows, keys)
-    return Pattern(rank, len(below), core, start, rows, keys, update)
+        rank[i] = sparse
+        sparse += 1
+        if filled + count > len(below):
+            below = np.append(below, np.empty(len(below) + count, np.int64))
+        first = filled
+        for j in range(count):
+            if near[i, j >> 6] >> np.uint64(j & 63) & np.uint64(1):
+                below[filled] = j
+                filled += 1
+        start[sparse] = filled
+        for p in range(first, filled):
+            j = below[p]
+            near[j] |= near[i]
+            near[j, i >> 6] &= ~(np.uint64(1) << np.uint64(i & 63))
+            near[j, j >> 6] &= ~(np.uint64(1) << np.uint64(j & 63))
+            degree[j] = _bits(near[j])
+    last = sparse
+    for i in range(count):
+        if rank[i] < 0:
+            rank[i] = last
+            last += 1
+    rows = rank[below[:filled]]
+    for k in range(sparse):
+        rows[start[k] : start[k + 1]].sort()
+    return rank, start[: sparse + 1], rows
+
+
+@compiled
+def _bits(words: WordArray) -> int:
+    """How many bits are set."""
+    total = np.uint64(0)
+    for word in words:
+        n = word - (word >> np.uint64(1) & np.uint64(0x5555555555555555))
+        two = np.uint64(0x3333333333333333)
+        n = (n & two) + (n >> np.uint64(2) & two)
+        n = n + (n >> np.uint64(4)) & np.uint64(0x0F0F0F0F0F0F0F0F)
+        total += n * np.uint64(0x0101010101010101) >> np.uint64(56)
+    return int(total)
 
 
 @compiled
