@@ -39,7 +39,7 @@ _AGAIN = 5  # every so many batches are solved again in another guise, and with 
 _OWNER = "0x" + "11" * 20
 _MOST_RATE = 1_000.0
 _LEAST_SPLIT = 10**6  # base units, so that the parts' limits are the whole order's
-_SPLIT_ROOM = 2e-5  # of the order: how well the sharing program reaches its end
+_SPLIT_ROOM = 5e-5  # of the order: how well the sharing program reaches its end
 _SPLIT_TRIFLE = 1e-7  # of the largest order: what floats of a whole batch may move
 _SPLIT_UNITS = 20  # base units that rounding legs and rates may move
 _ROOM = 3e-6  # of the volume: what floats, floors and the smallest order that R sees may differ by
@@ -173,7 +173,7 @@ def _below_reference(
 
     A unit per leg and order is rounding, in each of its two tokens.
     """
-    batch = _as_batch(market, intents)
+    batch = as_batch(market, intents)
     if batch is None or len(batch.intents) < 2:
         return []
     fair = reference.reference(batch, market.hash)
@@ -199,7 +199,8 @@ def _below_reference(
     return found
 
 
-def _as_batch(market: Snapshot, intents: Sequence[Intent]) -> Batch | None:
+def as_batch(market: Snapshot, intents: Sequence[Intent]) -> Batch | None:
+    """The batch as programs see it; None where no order is in it."""
     wanted = [node(intent) for intent in intents for node in (sell_node, buy_node)]
     built = graph.build(market, wanted)
     prices = graph.complete_prices(built, market.prices)

@@ -325,7 +325,7 @@ def _to_integers(exact: _Exact, batch: Batch, relaxed: Plan, reached: _Answer | 
         answer = exact.answer(proposal)
         if answer is not None:
             found.append(answer)
-            if exact.worth(answer)[0] and not answer.dropped:
+            if exact.worth(answer)[0] == 0.0 and not answer.dropped:
                 break
     found += [reached] if reached else []
     return max(found, key=exact.worth, default=_Answer(relaxed, None, exact.dropped, "empty"))
@@ -424,22 +424,25 @@ class _Exact:
             batch, proposal = replace(batch, problem=ordered), replace(proposal, settled=False)
         return found
 
-    def worth(self, answer: _Answer) -> tuple[bool, float]:
-        """Whether an answer's integers pay every floor, and their surplus."""
+    def worth(self, answer: _Answer) -> tuple[float, float]:
+        """What an answer's integers pay less than floors, as a negative number; their surplus."""
         assert answer.priced is not None
         return self._worth(answer.priced)
 
-    def _worth(self, outcome: Priced | Infeasible) -> tuple[bool, float]:
+    def _worth(self, outcome: Priced | Infeasible) -> tuple[float, float]:
         """As :meth:`worth`; less than anything where invalid."""
         if isinstance(outcome, Infeasible):
-            return False, -1.0
-        paid = not any(proof.short_of_floors(self._batch, outcome.fills))
-        return paid, proof.surplus(self._batch, outcome.fills)
+            return -np.inf, -1.0
+        missing = sum(proof.short_of_floors(self._batch, outcome.fills))
+        return -missing, proof.surplus(self._batch, outcome.fills)
 
     def _with_room(
         self, proposal: _Proposal, problem: Problem, plan: Plan, outcome: Priced | Infeasible
     ) -> Problem:
         """The problem with more for those who get a little less in integers than they must."""
+        if outcome.missing:
+            room = _with_reserve(self._batch, problem, outcome.missing)
+            return _paid_by_floors(room) if proposal.stage == "reference" else room
         if isinstance(outcome, Priced):
             if proposal.stage == "reference":  # its own integers are the floors
                 return problem
@@ -489,6 +492,35 @@ class _Exact:
             priced.clearing,
         )
         return broken or priced
+
+
+def _with_reserve(
+    batch: Batch, problem: Problem, missing: Sequence[tuple[TokenId, int]]
+) -> Problem:
+    """The problem that leaves as much more at the nodes where exact purchases were short."""
+    reserve = list(problem.reserve or (0.0,) * problem.node_count)
+    for token, amount in missing:
+        n = batch.graph.index[graph.Node(token)]
+        reserve[n] += _MORE * amount / float(batch.unit[n]) + _LEAST_ROOM
+        if reserve[n] > _MOST_SHORT:
+            return problem
+    return replace(problem, reserve=tuple(reserve))
+
+
+def _paid_by_floors(problem: Problem) -> Problem:
+    """The problem in which those who buy exactly may pay for what must be left where they do."""
+    left = [
+        _MORE * problem.reserve[order.buy] if order.exact_out and problem.reserve else 0.0
+        for order in problem.orders
+    ]
+    floors = tuple(
+        replace(floor, amount=floor.amount - left[floor.members[0]]) for floor in problem.floors
+    )
+    rates = tuple(
+        rate * max(0.0, 1.0 - part / order.size)
+        for rate, part, order in zip(problem.rates, left, problem.orders, strict=False)
+    )
+    return replace(problem, floors=floors, rates=rates)
 
 
 def _with_limits(problem: Problem, plan: Plan, short: Mapping[int, float]) -> Problem:

@@ -62,12 +62,16 @@ class Outcome(Struct, frozen=True):
 
 
 class Priced(Struct, frozen=True):
-    """Fills and rates that the residual balances cover, with what is left over."""
+    """Fills and rates that the residual balances cover, with what is left over.
+
+    ``missing`` is which tokens the plan itself brought too little of for what is bought exactly.
+    """
 
     fills: tuple[Fill, ...]
     outcome: Outcome
     clearing: dict[str, tuple[int, int]]
     dust: dict[Node, int]
+    missing: tuple[tuple[TokenId, int], ...] = ()
 
 
 def used_edges(batch: Batch, flow: Array) -> dict[tuple[Node, Node, str], float]:
@@ -351,6 +355,7 @@ class _Pricer:
         self._amounts = [self._amount(i) if active[i] else 0 for i in range(len(active))]
         self._groups = self._group()
         self._paid_in: dict[str, int] = {}
+        self._missing: tuple[tuple[TokenId, int], ...] = ()
 
     def run(self) -> Priced | Infeasible:
         failed = self._search_paid_in()
@@ -385,7 +390,7 @@ class _Pricer:
                 return Infeasible("limit", self._batch.intents[i].digest)
         clearing = {name: rate for name, rate in sorted(rates.items()) if rate[0] > 0}
         dust = {node: amount for node, amount in sorted(left.items()) if amount}
-        return Priced(tuple(fills), outcome, clearing, dust)
+        return Priced(tuple(fills), outcome, clearing, dust, self._missing)
 
     def _in_fills(self, i: int, fills: list[Fill]) -> bool:
         return any(fill.digest == self._batch.intents[i].digest for fill in fills)
@@ -460,6 +465,10 @@ class _Pricer:
 
     def _covered(self) -> bool:
         """Whether the exact-out payouts and every exact-in limit at their nodes are covered."""
+        return not self._uncovered()
+
+    def _uncovered(self) -> dict[Node, int]:
+        """What is missing of these payouts and limits, by node."""
         outcome = self._replay()
         need: dict[Node, int] = {}
         for group in self._groups:
@@ -471,7 +480,8 @@ class _Pricer:
                     for i in group.exact_in
                 )
             need[group.buy] = need.get(group.buy, 0) + wanted
-        return all(outcome.residual.get(node, 0) >= amount for node, amount in need.items())
+        missing = {n: amount - outcome.residual.get(n, 0) for n, amount in need.items()}
+        return {node: amount for node, amount in missing.items() if amount > 0}
 
     def _search_paid_in(self) -> Infeasible | None:
         """The least input of the exact-out orders that covers them, in the plan's proportions."""
@@ -489,9 +499,14 @@ class _Pricer:
                 scaled = planned[group.name] * (2**40 + step) // 2**40 + 1
                 self._paid_in[group.name] = max(1, min(scaled, highest[group.name]))
 
+        set_factor(0)
+        exact = {group.buy for group in groups}
+        missing = self._uncovered().items()
+        self._missing = tuple((node.token, n) for node, n in sorted(missing) if node in exact)
         step = _least(0, 2**40, self._with(set_factor))
         if step is None:
-            return Infeasible("limit", self._batch.intents[groups[0].exact_out[0]].digest)
+            digest = self._batch.intents[groups[0].exact_out[0]].digest
+            return Infeasible("limit", digest, missing=self._missing)
         set_factor(step)
         # Beside exact-in orders, what an exact-out order saves would be missing in their payouts.
         if any(group.exact_in for group in self._groups) or self._is_beyond_proof():

@@ -74,8 +74,9 @@ class Problem(Struct, frozen=True):
 
     ``caps`` bounds the rate of each order's pair: surplus that only moves from one pair to another
     would otherwise look as good as surplus that is made. ``rates`` are those of the reference
-    outcome, and no pair gets less than its own. ``guess`` is a ν known to be near the right one:
-    with it programs see only the levels near the money, as whole curves.
+    outcome, and no pair gets less than its own. ``reserve`` is what a plan must leave at each node
+    for what integers lose on the way, nothing if empty. ``guess`` is a ν known to be near the right
+    one: with it programs see only the levels near the money, as whole curves.
     """
 
     arcs: Arcs
@@ -87,6 +88,7 @@ class Problem(Struct, frozen=True):
     caps: tuple[float, ...] = ()
     joints: tuple[JointPool, ...] = ()
     rates: tuple[float, ...] = ()
+    reserve: tuple[float, ...] = ()
     guess: Array | None = None
 
     @property

@@ -128,8 +128,8 @@ def _rule(members: tuple[int, ...], active: Sequence[bool]) -> Rule:
         found = program.alone(problem, trial, members)
         if found is None:
             return None
-        uniform = program.uniform(problem, found)
-        return uniform if keeps_floors(problem, uniform) else None
+        shared = program.at_one_rate(problem, found, set(members))
+        return shared if keeps_floors(problem, shared) else None
 
     return plan
 
@@ -181,9 +181,14 @@ def best_path(problem: Problem, sell: int, buy: int) -> float:
 
 
 def keeps_floors(problem: Problem, plan: Plan) -> bool:
-    """Whether a plan gives every pair what it has in the reference outcome, up to rounding."""
+    """Whether a plan gives every pair what it has in the reference outcome, up to rounding.
+
+    A rate may be as much lower as those that are owed are.
+    """
     return all(
-        surplus_of(problem, floor.members, plan) >= floor.amount * (1.0 - _ROOM) - _ROOM
+        surplus_of(problem, floor.members, plan)
+        >= floor.amount * (1.0 - _ROOM)
+        - _ROOM * (1.0 + float(plan.bought[list(floor.members)].sum()))
         for floor in problem.floors
     )
 

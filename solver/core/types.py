@@ -291,12 +291,14 @@ class Solution(Struct, frozen=True):
 class Infeasible(Struct, frozen=True):
     """A proposal that did not survive the exact check; a fact about the proposal, not a crash.
 
-    ``short`` says for the digests in the detail by which part of their limits they are short.
+    ``short`` says for the digests in the detail by which part of their limits they are short,
+    ``missing`` which tokens a plan brought too little of for what is bought exactly.
     """
 
     code: str
     detail: str
     short: tuple[float, ...] = ()
+    missing: tuple[tuple[TokenId, int], ...] = ()
 
 
 class Faulty(Struct, frozen=True):

@@ -69,7 +69,8 @@ def flows(problem: Problem, breaks: Array | None) -> Flows:
     Without ``breaks`` the arcs are whole curves.
     """
     columns = Columns()
-    nodes = [columns.at_least(0.0) for _ in range(problem.node_count)]
+    reserve = problem.reserve or (0.0,) * problem.node_count
+    nodes = [columns.at_least(amount) for amount in reserve]
     if breaks is None:
         return _on_curves(problem, columns, nodes)
     arcs = problem.arcs

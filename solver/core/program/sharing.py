@@ -22,7 +22,7 @@ the τ of the round before; the sold amount that is returned is Y_d/(ϱ_d·τ_d)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 
 import numpy as np
 from msgspec import Struct
@@ -105,6 +105,33 @@ def uniform(problem: Problem, plan: Plan) -> Plan:
         for pair in pairs
     ]
     return _with_rates(problem, plan, pairs, _Rates(np.array(worst), plan.flow, plan.nu, 0.0, ()))
+
+
+def at_one_rate(problem: Problem, plan: Plan, focus: Set[int]) -> Plan:
+    """The plan with the same fills and one rate per pair, the best for those in ``focus``.
+
+    Others get no more than in :func:`uniform`, which is the answer where nothing is better.
+    """
+    worst = uniform(problem, plan)
+    if worst.value >= plan.value - _LOOSE:
+        return worst
+    pairs = _pairs(problem, worst)
+    tau = np.array(
+        [worst.bought[pair.members[0]] / worst.sold[pair.members[0]] / pair.unit for pair in pairs]
+    )
+    pairs = [
+        pair if focus & set(pair.members) else replace(pair, high=max(pair.low, float(one)))
+        for pair, one in zip(pairs, tau, strict=True)
+    ]
+    low = np.array([pair.low for pair in pairs])
+    start = _Rates(np.maximum(low, tau), worst.flow, worst.nu, 0.0, ())
+    try:
+        better = _with_rates(
+            problem, worst, pairs, _best(problem, pairs, worst, low, -np.inf, start)
+        )
+    except ProgramError:
+        return worst
+    return better if better.value > worst.value else worst
 
 
 def _pairs(problem: Problem, plan: Plan) -> list[_Pair]:
