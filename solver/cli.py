@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
+import os
 import shlex
 import shutil
 import signal
@@ -27,6 +28,7 @@ import aiohttp
 import msgspec
 import structlog
 import typer
+from msgspec import Struct
 from msgspec.structs import replace
 from rich.console import Console
 from rich.live import Live
@@ -37,6 +39,7 @@ from typer.core import TyperGroup
 from solver import config as configs
 from solver import demo as shows
 from solver import devnet
+from solver import picture as pictures
 from solver import replay as replays
 from solver.checker import Task, Verdict
 from solver.checker import check as check_claim
@@ -44,14 +47,15 @@ from solver.checker import document as claims
 from solver.client import Client, NoAnswer, Refused
 from solver.core.batch import solve_batch
 from solver.core.program import ProgramError
-from solver.core.types import JsonObject, Kind, Rejection, Solution
-from solver.core.venue import PoolFault
+from solver.core.types import Intent, JsonObject, Kind, Rejection, Solution, Token, TokenId
+from solver.core.venue import PoolFault, Snapshot
 from solver.core.winners import select as select_winners
 from solver.daemon import Daemon
 from solver.records import unpack
 from solver.service import checked_config, serving
 from solver.startup import StartError
 from solver.wire import competition, cow, cow_export, instance, jsonio, v1
+from solver.wire.instance import token_of
 from solver.wire.solution import solution_document
 
 EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT, EXIT_NOT_THERE = 0, 1, 2, 3
@@ -220,17 +224,19 @@ def solve(
     file: Annotated[Path, typer.Argument(help="A thalweg.instance/1 file or a CoW auction.")],
     as_json: _Json = False,
     chain: Annotated[int, typer.Option(help="Chain id of a CoW auction.")] = 1,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw the answer: graph and flow, as .png or .svg.")
+    ] = None,
 ) -> None:
     """Solve one recorded batch and prove how good the answer is."""
+    if picture is not None:
+        _check_picture(picture)
     body = _read_bytes(file)
     probe = jsonio.decode(body, dict, _MAX_FILE_BYTES)
     if isinstance(probe, Rejection):
         raise _Failed(probe.code, f"{file}: {probe.code}: {probe.detail}", probe.pointer)
     try:
-        if "format" in probe:
-            answer, solution = _solve_instance(body)
-        else:
-            answer, solution = _solve_auction(body, chain)
+        solved = _solve_instance(body) if "format" in probe else _solve_auction(body, chain)
     except jsonio.Invalid as error:
         raise _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer) from error
     except ProgramError as error:
@@ -238,13 +244,52 @@ def solve(
     except (ArithmeticError, ValueError, KeyError, TypeError, PoolFault) as error:
         # What a sound-looking file may still hold: pools that no contract would have.
         raise _Failed("bad_file", f"{file}: {error}") from error
+    answer, solution = solved.answer, solved.solution
     for warning in answer.get("warnings", ()):
         typer.echo(f"warning: {warning}", err=True)
+    if picture is not None:
+        _draw(solved, picture)
     if as_json or "format" not in probe:
         _print_json(answer)
     else:
         _show_solution(solution)
     raise typer.Exit(EXIT_DONE if solution.fills else EXIT_NOTHING_FILLED)
+
+
+class _Solved(Struct, frozen=True):
+    """An answer as it is printed and in the core's words, and what it answers."""
+
+    answer: JsonObject
+    solution: Solution
+    snapshot: Snapshot
+    intents: tuple[Intent, ...]
+    tokens: dict[TokenId, Token]
+
+
+def _check_picture(path: Path) -> None:
+    """Say before any work that a picture cannot be drawn."""
+    if path.suffix not in pictures.ENDINGS:
+        raise _Failed("bad_usage", f"--picture {path}: ends neither in .png nor in .svg")
+    if not os.access(path if path.exists() else path.parent, os.W_OK) or path.is_dir():
+        raise _Failed("not_writable", f"--picture {path}: cannot be written")
+    try:
+        pictures.load()
+    except pictures.NoLibrary as error:
+        raise _Failed("no_library", str(error)) from error
+
+
+def _draw(solved: _Solved, path: Path) -> None:
+    derived = {
+        token_of(name): float(price)
+        for name, price in solved.solution.certificate.reference.items()
+    }
+    tokens = pictures.Tokens(solved.tokens, derived | dict(solved.snapshot.prices))
+    flow = pictures.flow_of(solved.intents, solved.solution, tokens)
+    layout = pictures.layout_of(flow, tokens)
+    try:
+        pictures.draw(pictures.Scene(solved.snapshot.pools, solved.solution, layout, tokens), path)
+    except OSError as error:
+        raise _Failed("not_writable", f"--picture {path}: {error.strerror}") from error
 
 
 @app.command()
@@ -464,21 +509,23 @@ def judge(problem: bytes, answer: bytes, chain: int = 1) -> Verdict:
     return check_claim(task, claim)
 
 
-def _solve_auction(body: bytes, chain: int) -> tuple[JsonObject, Solution]:
+def _solve_auction(body: bytes, chain: int) -> _Solved:
     auction = jsonio.decode(body, cow.Auction, _MAX_FILE_BYTES)
     if isinstance(auction, Rejection):
         raise jsonio.Invalid(auction.code, auction.detail, auction.pointer)
     problem = cow.to_core(auction, chain, "0x" + hashlib.sha256(body).hexdigest())
     solution = solve_batch(problem.snapshot, problem.intents)
-    return cow.from_core(problem, solution), solution
+    answer, names = cow.from_core(problem, solution), cow.tokens_of(auction, chain)
+    return _Solved(answer, solution, problem.snapshot, problem.intents, names)
 
 
-def _solve_instance(body: bytes) -> tuple[JsonObject, Solution]:
+def _solve_instance(body: bytes) -> _Solved:
     document = _instance(body)
     snapshot, intents, warnings = instance.to_core(document)
     seed = document.seed or "0x" + hashlib.sha256(body).hexdigest()
     solution = solve_batch(replace(snapshot, hash=seed), intents, instance.terms_to_core(document))
-    return msgspec.to_builtins(solution_document(solution, warnings)), solution
+    answer = msgspec.to_builtins(solution_document(solution, warnings))
+    return _Solved(answer, solution, snapshot, intents, instance.tokens_of(document))
 
 
 def _instance(body: bytes) -> instance.Instance:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from decimal import Decimal
 from fractions import Fraction
@@ -194,6 +195,35 @@ def _order(ground: Ground, claim: Claim, digest: str, ends: tuple[Fraction, Frac
     if exact_in:
         return sold * ends[0] - bought * better + sold * worse * cap
     return sold * better - bought * ends[1] - bought * worse / cap
+
+
+def is_empty(ground: Ground, claim: Claim, leaf: Case) -> bool:
+    """Whether some pair cannot have its floor without the orders that are out in this case.
+
+    What the others of the pair have at most is Σ sold·(cap − limit) at reference prices.
+    """
+    for name, amount in claim.floors.items():
+        if amount > 0 and amount > _most_surplus(ground, claim, leaf, name):
+            return True
+    return False
+
+
+def _most_surplus(ground: Ground, claim: Claim, leaf: Case, name: str) -> Fraction | float:
+    """Of a pair, or of an exact-out order, among the orders that are not out; ∞ where unknown."""
+    intent = ground.intents.get(name)
+    if intent is not None:
+        owed = intent.swap.kind is Kind.EXACT_OUT and name in leaf.out
+        return _ZERO if owed else math.inf
+    total = _ZERO
+    for digest, other in ground.intents.items():
+        swap = other.swap
+        if swap.kind is not Kind.EXACT_IN or f"{swap.sell}>{swap.buy}" != name:
+            continue
+        if digest not in leaf.out:
+            sold, bought = whole_amounts(other, ground.fees.get(digest, 0))
+            cap = claim.caps.get(digest) or default_cap(ground, other)
+            total += max(_ZERO, sold * cap - bought) * ground.reference[swap.buy]
+    return total
 
 
 def _floor_account(ground: Ground, name: str) -> Account | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from decimal import Decimal
 from fractions import Fraction
 
 from msgspec import Struct
@@ -224,6 +225,9 @@ def _bound(
     proven = []
     for k, leaf in enumerate(claim.leaves):
         place = f"/certificate/leaves/{k}"
+        if bounds.is_empty(ground, claim, leaf):
+            proven.append(Decimal(0))
+            continue
         bound = bounds.bound(ground, claim, leaf, place)
         if isinstance(bound, Violation):
             yield bound

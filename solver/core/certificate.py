@@ -10,7 +10,8 @@ For any ν ≥ 0 and any λ ≥ 0, no plan of the batch has more surplus than
 
 by weak duality: ℓ are limits, r the caps on rates, F the surplus owed to a pair. Lots, gas and
 uniform rates only lower what can be had. In the case that an order is filled whole, its term counts
-as it is, below zero too; in the case that it is out, not at all. A list of cases that leaves none
+as it is, below zero too; in the case that it is out, not at all. A case in which a pair cannot have
+its floor has no plan in it, so that its bound is 0. A list of cases that leaves none
 out proves the largest of their bounds.
 """
 
@@ -27,6 +28,8 @@ from solver.core.routing.joint import tightest
 
 #: Relative allowance for rounding in the sum of non-negative float terms (2⁻⁵³ per operation).
 _OUTWARD = 1e-12
+#: What a floor must exceed by far more than rounding to be out of reach.
+_APART = 1e-9
 
 
 def bound(
@@ -62,6 +65,28 @@ def bound(
         price = problem.prices[node]
         total -= max(0.0, nu[node] - price) * floor.amount / price
     return total + (abs(total) + 1.0) * _OUTWARD
+
+
+def is_empty(problem: Problem, out: Collection[int]) -> bool:
+    """Whether some pair cannot have its floor without the orders that are out.
+
+    The others of the pair, all filled at their caps, have no more than Σ Δ_i (r_i − ℓ_i) p_t; an
+    exact-out order that is out has nothing. Then no plan is in the case, and 0 bounds it.
+    """
+    for floor in problem.floors:
+        if problem.orders[floor.members[0]].exact_out:
+            most = 0.0 if floor.members[0] in out else np.inf
+        else:
+            most = sum(
+                problem.orders[i].size
+                * max(0.0, problem.cap(i) - problem.orders[i].limit)
+                * float(problem.prices[problem.orders[i].buy])
+                for i in floor.members
+                if i not in out
+            )
+        if floor.amount > most * (1.0 + _APART) + _APART:
+            return True
+    return False
 
 
 def _arbitrage(problem: Problem, nu: Array) -> float:

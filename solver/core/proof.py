@@ -156,6 +156,8 @@ def _case(
     out: frozenset[int],
 ) -> Case:
     problem = batch.problem
+    if certificate.is_empty(problem, out):
+        return Case(whole, out, start, 0.0)
     candidates = [start]  # any prices prove a bound
     if problem.guess is None or whole or out:  # on whole curves the relaxation has its own duals
         with suppress(program.ProgramError):

@@ -34,6 +34,7 @@ from solver.core.types import (
     Leg,
     Solution,
     Swap,
+    Token,
     TokenId,
 )
 from solver.core.venue import Pool, Snapshot, described
@@ -133,6 +134,15 @@ def checked(auction: Auction) -> Auction:
             detail = f"{order.order_class[:40]!r} is none of {', '.join(_CLASSES)}"
             raise Invalid("invalid_field", detail, f"/orders/{number}/class")
     return auction
+
+
+def tokens_of(auction: Auction, chain: int) -> dict[TokenId, Token]:
+    """What the auction says of its tokens; one without decimals counts in base units."""
+    ids = {name: TokenId(chain, name.lower()) for name in auction.tokens}
+    return {
+        ids[name]: Token(ids[name], token.symbol or "", token.decimals or 0)
+        for name, token in auction.tokens.items()
+    }
 
 
 class Problem(Struct, frozen=True):

@@ -311,7 +311,7 @@ def derived_again(proposal: InstanceProposal, derived: Derived) -> InstancePropo
 def _moved(move: LegDocument | InventoryDocument, pointer: str) -> tuple[TokenId, TokenId, int]:
     """From, to and how much goes in. Raises Invalid."""
     try:
-        ends = _token(move.token_in), _token(move.token_out)
+        ends = token_of(move.token_in), token_of(move.token_out)
     except ValueError as error:
         raise Invalid("bad_token", str(error), pointer) from error
     return *ends, whole(move.amount_in, f"{pointer}/amountIn")
@@ -521,9 +521,19 @@ def _intent(entry: InstanceIntent, pointer: str, settlements: dict[int, str]) ->
     return CoreIntent(digest, swap, entry.signature, filled, covered)
 
 
-def _token(text: str) -> TokenId:
+def token_of(text: str) -> TokenId:
+    """A token by its name ``chain:address``. Raises ValueError."""
     chain, _, address = text.partition(":")
     return TokenId(int(chain), address.lower())
+
+
+def tokens_of(instance: Instance) -> dict[TokenId, Token]:
+    """What the file says of its tokens."""
+    found = [
+        Token(TokenId(asset.chain_id, asset.address.lower()), asset.symbol, asset.decimals)
+        for asset in instance.assets
+    ]
+    return {token.id: token for token in found}
 
 
 def _figure(text: str, pointer: str) -> float:
@@ -552,8 +562,8 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
         (token0, token1), (reserve0, reserve1) = entry["tokens"], entry["reserves"]
         return ConstantProductPool(
             id=name,
-            token0=_token(token0),
-            token1=_token(token1),
+            token0=token_of(token0),
+            token1=token_of(token1),
             reserve0=_natural(reserve0),
             reserve1=_natural(reserve1),
             fee_num=_natural(entry["feeNum"]),
@@ -563,8 +573,8 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
     if kind == "orderBook":
         return BookPool(
             id=name,
-            base=_token(entry["base"]),
-            quote=_token(entry["quote"]),
+            base=token_of(entry["base"]),
+            quote=token_of(entry["quote"]),
             lot_size=_natural(entry["lotSize"]),
             taker_fee_bps=_natural(entry["takerFeeBps"]),
             bids=tuple(Level(_natural(price), _natural(lots)) for price, lots in entry["bids"]),
@@ -575,16 +585,16 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
     if kind == "limitOrder":
         return LimitOrderPool(
             id=name,
-            maker_token=_token(entry["makerToken"]),
-            taker_token=_token(entry["takerToken"]),
+            maker_token=token_of(entry["makerToken"]),
+            taker_token=token_of(entry["takerToken"]),
             maker_amount=_natural(entry["makerAmount"]),
             taker_amount=_natural(entry["takerAmount"]),
             gas=gas,
         )
     if kind == "bridge":
         quote = Quote(
-            _token(entry["tokenIn"]),
-            _token(entry["tokenOut"]),
+            token_of(entry["tokenIn"]),
+            token_of(entry["tokenOut"]),
             _natural(entry["fixedFee"]),
             _natural(entry["feeBps"]),
             _natural(entry["capacity"]),
@@ -596,8 +606,8 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
     if kind == "buffer":
         return BufferPool(
             id=name,
-            wrapped=_token(entry["wrapped"]),
-            underlying=_token(entry["underlying"]),
+            wrapped=token_of(entry["wrapped"]),
+            underlying=token_of(entry["underlying"]),
             rate=_natural(entry["rate"]),
             wrapped_left=_natural(entry["wrappedLeft"]),
             underlying_left=_natural(entry["underlyingLeft"]),
@@ -614,8 +624,8 @@ def _concentrated(entry: JsonObject, name: str, gas: int) -> ConcentratedPool:
     nets = {int(tick): int(net) for tick, net in entry["liquidityNet"].items()}
     return ConcentratedPool(
         id=name,
-        token0=_token(token0),
-        token1=_token(token1),
+        token0=token_of(token0),
+        token1=token_of(token1),
         fee_pips=_natural(entry["feePips"]),
         tick_spacing=spacing,
         sqrt_price_x96=_natural(entry["sqrtPriceX96"]),
@@ -628,7 +638,7 @@ def _concentrated(entry: JsonObject, name: str, gas: int) -> ConcentratedPool:
 
 
 def _pool_of_coins(entry: JsonObject, kind: str, name: str, gas: int) -> Pool:
-    coins = tuple(_token(coin) for coin in entry["coins"])
+    coins = tuple(token_of(coin) for coin in entry["coins"])
     lists = ["balances", "rates", *(["scaling"] if kind != "curve" else [])]
     lists += ["weights"] if kind == "weighted" else []
     values = {field: _integers(entry, field, len(coins)) for field in lists}

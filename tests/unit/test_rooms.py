@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 MAY = {
     "the core is pure": {"core"},
     "the wire translates and nothing else": {"core", "wire"},
+    "the picture draws and nothing else": {"core", "picture"},
     "the api does not know chains or venues": {"api", "core", "cow_api", "door", "wire"},
     "the market does not know intents": {"chain", "core", "fence", "market"},
     "the ledger does not know HTTP, venues or chains": {"core", "ledger"},
