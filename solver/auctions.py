@@ -167,8 +167,14 @@ def _terms(found: _Prepared) -> tuple[list[Intent], Charges]:
             least = market.rules.overhead_gas + cow.HOP_GAS
             fee = path.fee if path else baseline.fee_of(market, token, least)
             fees[intent.digest] = fee or 0
+    buffers = {
+        token: problem.buffers.get(token.address, 0)
+        for intent in intents
+        for token in (intent.swap.sell, intent.swap.buy)
+    }
     priced = any(problem.wei.values())
-    return intents, Charges(market.gas_price, market.rules.overhead_gas, wei, fees, priced)
+    overhead_gas = market.rules.overhead_gas
+    return intents, Charges(market.gas_price, overhead_gas, wei, fees, priced, buffers)
 
 
 def _chosen(intents: list[Intent], found: _Prepared, most: int) -> list[Intent]:

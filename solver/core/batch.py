@@ -61,7 +61,8 @@ class Terms(Struct, frozen=True):
 
     ``fees`` is the flat fee per digest in its buy token, ``gas_value`` the numeraire per unit of
     gas, ``rows`` extra linear rows over the fill shares keyed by position in the intents, and
-    ``schedule`` what is taken from each fill in the end.
+    ``schedule`` what is taken from each fill in the end. With ``token_prices`` (numeraire per base
+    unit) nobody is paid more than they say, and nothing is owed by a reference outcome.
     """
 
     fees: dict[str, int] = {}
@@ -70,6 +71,7 @@ class Terms(Struct, frozen=True):
     capital_bps: int = 0
     rows: tuple[ExtraRow, ...] = ()
     schedule: FeeSchedule = NO_FEES
+    token_prices: Mapping[TokenId, float] = {}
 
 
 _NO_TERMS = Terms()
@@ -211,7 +213,10 @@ def _joint(
     snapshot, terms, prices = market.snapshot, market.terms, market.prices
     batch, around = _seen(market, kept, rows)
     progress("reference")
-    fair = reference.reference(batch, snapshot.hash)
+    if terms.token_prices:
+        fair = reference.at_prices(batch, terms.token_prices)
+    else:
+        fair = reference.reference(batch, snapshot.hash)
     promised = replace(batch.problem, floors=fair.floors, rates=fair.rates, caps=fair.caps)
     batch = replace(batch, problem=promised)
     reached: _Answer | None = None

@@ -4,7 +4,9 @@ The batch solver answers with a rate per directed pair. The protocol wants one p
 a sell order ⌈executed·p_sell/p_buy⌉ and asks ⌊executed·p_buy/p_sell⌋ of a buy order. So prices are
 laid along the pairs, lowered by a unit per trade where rounding up would pay more than there is,
 and then everything is checked in the protocol's own arithmetic: limits with fees, and no token
-short. Where no such prices are found, each directed pair is solved for itself. An order alone goes
+short. Where no such prices are found, the batch is solved again with limits raised to its own
+shadow prices, one per token: then no pair has a worse rate than these prices say, so that opposite
+orders can trade at them. What fits even then not is solved per directed pair. An order alone goes
 through the router, which splits over paths and counts gas; there prices always fit.
 
 An order that pays for its gas keeps its fee f, in the sold token, out of what it may swap: it is
@@ -17,7 +19,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
-from math import lcm
+from math import ceil, lcm
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -34,6 +36,7 @@ from solver.core.venue import Snapshot
 _ATOMS = 10**18  # that a reference price is for
 _RAISES = 3
 _MOST_DIGITS = 2**160  # of a price; beyond it quotients of prices are rounded
+_BELOW = (1e-3, 1e-5, 1e-7)  # how far limits stay below shadow prices
 
 
 class Trade(Struct, frozen=True):
@@ -60,7 +63,8 @@ class Settlement(Struct, frozen=True):
 class Charges(Struct, frozen=True):
     """What gas costs: wei per gas, the overhead of a settlement, wei per 10^18 of a token, and the
     fees to begin with, by digest, of those orders that pay for their gas. ``priced`` tells whether
-    the snapshot's prices are in wei.
+    the snapshot's prices are in wei. ``buffers`` are the settlement's own tokens: where no pool
+    pays a token out, they or the fees in it cover what rounding is short of, a unit per trade.
     """
 
     gas_price: int
@@ -68,6 +72,7 @@ class Charges(Struct, frozen=True):
     wei: Mapping[TokenId, int]
     fees: Mapping[str, int]
     priced: bool
+    buffers: Mapping[TokenId, int] = {}
 
 
 def alone(
@@ -95,7 +100,8 @@ def alone(
 def together(
     snapshot: Snapshot, intents: Sequence[Intent], charges: Charges
 ) -> Iterator[Settlement]:
-    """One settlement of all orders, or one per directed pair where prices do not fit together.
+    """One settlement of all orders, at shadow prices where their own rates do not fit together, or
+    one per directed pair where nothing does.
 
     What settles one order only is left to :func:`alone`.
     """
@@ -103,7 +109,21 @@ def together(
     def batch(reduced: Sequence[Intent], gas_value: float) -> Solution:
         return solve_batch(snapshot, reduced, Terms(gas_value=gas_value))
 
+    def at_shadow_prices(below: float) -> _Solve:
+        def solve(reduced: Sequence[Intent], gas_value: float) -> Solution:
+            first = batch(reduced, gas_value)
+            prices = _shadow_prices(first)
+            raised = _raised_to(prices, first, reduced, below)
+            terms = Terms(gas_value=gas_value, token_prices=prices)
+            return solve_batch(snapshot, raised, terms) if raised else first
+
+        return solve
+
     whole = _settle(batch, intents, charges)
+    if whole is True:
+        tried = [_settle(at_shadow_prices(below), intents, charges) for below in _BELOW]
+        fitting = [found for found in tried if isinstance(found, Settlement)]
+        whole = max(fitting, key=lambda found: _gained(found, snapshot, intents), default=True)
     if isinstance(whole, Settlement):
         groups = []
     else:
@@ -116,8 +136,57 @@ def together(
             yield found
 
 
+def _gained(settlement: Settlement, snapshot: Snapshot, intents: Sequence[Intent]) -> float:
+    """The surplus of a settlement at reference prices."""
+    swaps = {intent.digest: intent.swap for intent in intents}
+    total = 0.0
+    for trade in settlement.trades:
+        swap = swaps[trade.digest]
+        over = trade.bought - trade.sold * swap.buy_amount / swap.sell_amount
+        total += over * snapshot.prices.get(swap.buy, 0.0)
+    return total
+
+
+def _raised_to(
+    prices: Mapping[TokenId, float], solution: Solution, intents: Sequence[Intent], below: float
+) -> list[Intent]:
+    """What was filled, as orders for just that, with limits a little below shadow prices.
+
+    Limits are rounded towards the owner, so that none is looser than what was signed.
+    """
+    known = {intent.digest: intent for intent in intents}
+    found = []
+    for fill in solution.fills:
+        intent = known[fill.digest]
+        swap = intent.swap
+        sell, buy = (Fraction(prices.get(token, 0.0)) for token in (swap.sell, swap.buy))
+        if not sell or not buy:
+            return []
+        rate = max(sell / buy * (1 - Fraction(below)), Fraction(swap.buy_amount, swap.sell_amount))
+        if swap.kind is Kind.EXACT_IN:
+            amounts = fill.sell, ceil(fill.sell * rate)
+        else:
+            amounts = int(fill.buy / rate), fill.buy
+        if min(amounts) > 0:
+            part = replace(swap, sell_amount=amounts[0], buy_amount=amounts[1], partial_fill=False)
+            found.append(replace(intent, swap=part))
+    return found
+
+
+def _shadow_prices(solution: Solution) -> dict[TokenId, float]:
+    """ν of the one case of the proof in which this answer is; numeraire per base unit."""
+    filled = {fill.digest for fill in solution.fills}
+    for leaf in solution.certificate.leaves:
+        if filled.issuperset(leaf.whole) and filled.isdisjoint(leaf.out):
+            return {_token(name): float(price) for name, price in leaf.prices.items()}
+    return {}
+
+
+_Solve = Callable[[Sequence[Intent], float], Solution]
+
+
 def _settle(
-    solve: Callable[[Sequence[Intent], float], Solution],
+    solve: _Solve,
     intents: Sequence[Intent],
     charges: Charges,
 ) -> Settlement | bool:
@@ -170,11 +239,38 @@ def _priced(
 ) -> Settlement | None:
     """The solution at one price per token, if some prices pass every check."""
     gas = charges.overhead_gas + sum(leg.gas for leg in solution.legs)
+    executed = {
+        fill.digest: fill.sell if swaps[fill.digest].kind is Kind.EXACT_IN else fill.buy
+        for fill in solution.fills
+    }
+    fitting: Settlement | None = None
     for prices in _candidates(solution, swaps):
-        trades = _trades(solution, swaps, fees, prices)
-        if trades is not None and _conserves(trades, swaps, solution.legs):
-            return Settlement(prices, trades, solution.legs, gas)
-    return None
+        for amounts in (executed, _trimmed(executed, solution, swaps)):
+            trades = _trades(amounts, swaps, fees, prices)
+            if trades is None:
+                continue
+            short = _short(trades, swaps, solution.legs)
+            found = Settlement(prices, trades, solution.legs, gas)
+            if not short:
+                return found
+            if _is_rounding(short, found, swaps, charges.buffers):
+                fitting = fitting or found
+    return fitting
+
+
+def _trimmed(
+    executed: Mapping[str, int], solution: Solution, swaps: Mapping[str, Swap]
+) -> dict[str, int]:
+    """The amounts without what is sold and that nobody needs, where it is a part of an order."""
+    left = _left(solution, swaps)
+    found = dict(executed)
+    for fill in sorted(solution.fills, key=lambda fill: -fill.sell):
+        swap = swaps[fill.digest]
+        unused = left.get(swap.sell, 0)
+        if swap.partial_fill and swap.kind is Kind.EXACT_IN and 0 < unused < fill.sell:
+            found[fill.digest] -= unused
+            left[swap.sell] = 0
+    return found
 
 
 def _candidates(solution: Solution, swaps: Mapping[str, Swap]) -> Iterator[dict[TokenId, int]]:
@@ -218,8 +314,13 @@ def _left(solution: Solution, swaps: Mapping[str, Swap]) -> dict[TokenId, int]:
 
 
 def _tokens(name: str) -> tuple[TokenId, TokenId]:
-    sell, buy = (side.split(":") for side in name.split(">"))
-    return TokenId(int(sell[0]), sell[1]), TokenId(int(buy[0]), buy[1])
+    sell, _, buy = name.partition(">")
+    return _token(sell), _token(buy)
+
+
+def _token(name: str) -> TokenId:
+    chain, _, address = name.partition(":")
+    return TokenId(int(chain), address)
 
 
 def _prices(rates: Sequence[tuple[TokenId, TokenId, Fraction]]) -> dict[TokenId, int]:
@@ -245,40 +346,54 @@ def _prices(rates: Sequence[tuple[TokenId, TokenId, Fraction]]) -> dict[TokenId,
 
 
 def _trades(
-    solution: Solution,
+    amounts: Mapping[str, int],
     swaps: Mapping[str, Swap],
     fees: Mapping[str, int],
     prices: Mapping[TokenId, int],
 ) -> tuple[Trade, ...] | None:
     """What each order sells and gets at these prices; None where one is below its limit."""
     trades = []
-    for fill in solution.fills:
-        swap, fee = swaps[fill.digest], fees.get(fill.digest)
+    for digest, executed in amounts.items():
+        swap, fee = swaps[digest], fees.get(digest)
         price, other = prices[swap.sell], prices[swap.buy]
         exact_in = swap.kind is Kind.EXACT_IN
-        executed = fill.sell if exact_in else fill.buy
         sold = (executed if exact_in else executed * other // price) + (fee or 0)
         bought = -(-executed * price // other) if exact_in else executed
         if swap.sell_amount * bought < swap.buy_amount * sold or sold > swap.sell_amount:
             return None
         if not swap.partial_fill and (sold if exact_in else bought) != swap.total:
             return None
-        trades.append(Trade(fill.digest, executed, fee, sold, bought))
+        trades.append(Trade(digest, executed, fee, sold, bought))
     return tuple(trades)
 
 
-def _conserves(trades: Sequence[Trade], swaps: Mapping[str, Swap], legs: Sequence[Leg]) -> bool:
-    """Whether no token is short; what is over stays with the settlement, as the fees do."""
-    balance: dict[TokenId, int] = {}
-
-    def add(token: TokenId, amount: int) -> None:
-        balance[token] = balance.get(token, 0) + amount
-
+def _short(
+    trades: Sequence[Trade], swaps: Mapping[str, Swap], legs: Sequence[Leg]
+) -> dict[TokenId, int]:
+    """Which tokens are short, without the fees; what is over stays with the settlement."""
+    balance: Counter[TokenId] = Counter()
     for trade in trades:
         swap = swaps[trade.digest]
-        add(swap.sell, trade.sold - (trade.fee or 0))
-        add(swap.buy, -trade.bought)
+        balance[swap.sell] += trade.sold - (trade.fee or 0)
+        balance[swap.buy] -= trade.bought
     for leg in legs:
-        add(leg.token_in, -leg.amount_in)
-        add(leg.token_out, leg.amount_out)
-    return all(amount >= 0 for amount in balance.values())
+        balance[leg.token_in] -= leg.amount_in
+        balance[leg.token_out] += leg.amount_out
+    return {token: -amount for token, amount in balance.items() if amount < 0}
+
+
+def _is_rounding(
+    short: Mapping[TokenId, int],
+    settlement: Settlement,
+    swaps: Mapping[str, Swap],
+    buffers: Mapping[TokenId, int],
+) -> bool:
+    """Whether fees or buffers cover what is short: a unit per trade, of what no pool pays out."""
+    spare = Counter(buffers)
+    for trade in settlement.trades:
+        spare[swaps[trade.digest].sell] += trade.fee or 0
+    pooled = {leg.token_out for leg in settlement.legs}
+    return all(
+        token not in pooled and amount <= min(len(settlement.trades), spare[token])
+        for token, amount in short.items()
+    )

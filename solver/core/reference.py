@@ -9,7 +9,7 @@ that pair.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -19,6 +19,7 @@ from solver.core import curves, program
 from solver.core.acyclic import Rule, acyclic
 from solver.core.crypto import keccak
 from solver.core.problem import Batch, Floor, Plan, Problem, surplus_of
+from solver.core.types import TokenId
 
 #: Room for rounding to integers between a floor and what a plan must reach.
 _ROOM = 1e-6
@@ -61,6 +62,22 @@ def reference(batch: Batch, seed: str) -> Outcome:
                 inside = tuple(i for i in group if i in members)
                 problem = _guaranteed(problem, group, inside, reached)
     return Outcome(reached, active, problem.floors, problem.rates, caps)
+
+
+def at_prices(batch: Batch, prices: Mapping[TokenId, float]) -> Outcome:
+    """No outcome: nothing is owed, and rates are capped by one price per token.
+
+    ``prices`` are in the numeraire per base unit; a token without one leaves its pairs uncapped.
+    """
+    caps = []
+    for i, order in enumerate(batch.problem.orders):
+        sell, buy = (
+            prices.get(batch.graph.nodes[n].token, 0.0) * float(batch.unit[n])
+            for n in (order.sell, order.buy)
+        )
+        cap = sell / buy * (1.0 + _ROOM) if sell > 0.0 and buy > 0.0 else batch.problem.cap(i)
+        caps.append(max(cap, order.limit * (1.0 + _ROOM)))
+    return Outcome(None, [], (), (), tuple(caps))
 
 
 def _serve(
