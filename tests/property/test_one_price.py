@@ -34,14 +34,12 @@ def order(number: int, sell: str, buy: str, **fields: Any) -> dict[str, Any]:
     } | fields
 
 
-def pool(
-    name: str, one: str, two: str, depth: int = 100 * ONE, fee: str = "0.01"
-) -> dict[str, Any]:
+def pool(name: str, one: str, two: str) -> dict[str, Any]:
     return {
         "kind": "constantProduct",
         "id": name,
-        "fee": fee,
-        "tokens": {token: {"balance": str(depth)} for token in (one, two)},
+        "fee": "0.01",
+        "tokens": {token: {"balance": str(100 * ONE)} for token in (one, two)},
     }
 
 
