@@ -50,10 +50,11 @@ from solver.core.venue import Pool, Snapshot, StatesRoutes
 from solver.core.verify import verify
 
 _MOST_RATE = 1_000.0
-_WIDENINGS = 5
+_WIDENINGS = 12
 _MOST_PLANS = 4
 _MOST_SHORT, _LEAST_ROOM, _MORE = 0.01, 2e-9, 1.5
-_TRIFLE = 1e-6  # of the largest order: less than that, pools outside may gain
+_TRIFLE = 1e-6  # of the largest order
+_UNSEEN = 1e-5  # of the largest order: less than that, pools outside may gain
 
 
 class Terms(Struct, frozen=True):
@@ -256,7 +257,7 @@ def _seen(
         around = nearby.Surroundings(network, seen)
         lifted = around.lift(batch, program.solve(batch.problem).nu)
         missing, more = around.gains(lifted)
-        if missing <= _TRIFLE * batch.scale:
+        if missing <= _UNSEEN * batch.scale:
             break
         known = dict(zip(batch.graph.nodes, lifted.nodes.tolist(), strict=True))
         seen[more] = True
@@ -438,7 +439,7 @@ class _Exact:
         """As :meth:`worth`; less than anything where invalid."""
         if isinstance(outcome, Infeasible):
             return -np.inf, -1.0
-        missing = sum(proof.short_of_floors(self._batch, outcome.fills))
+        missing = sum(proof.missed_floors(self._batch, outcome.fills))
         return -missing, proof.surplus(self._batch, outcome.fills)
 
     def _with_room(
@@ -450,6 +451,8 @@ class _Exact:
             return _paid_by_floors(room) if proposal.stage == "reference" else room
         if isinstance(outcome, Priced):
             if proposal.stage == "reference":  # its own integers are the floors
+                return problem
+            if not any(proof.missed_floors(self._batch, outcome.fills)):
                 return problem
             return _with_floors(problem, proof.short_of_floors(self._batch, outcome.fills))
         if outcome.short:

@@ -27,7 +27,7 @@ from solver.core.types import Intent, Kind, TokenId
 MANY = 100
 _SIZES = (1.0 / 64.0, 1.0 / 8.0, 1.0)  # of what a pair trades
 _PER_SIZE = 24
-_ADDED = 60
+_ADDED = 120
 _VISITS = 40
 _WORTHLESS = 1e-9
 

@@ -30,6 +30,10 @@ SAMPLED = "curves sampled, not declared: "
 DERIVED_PRICES = "missing reference prices follow from pool rates"
 _MAX_LEAVES = 32
 _CLOSED = 1e-9
+#: What integers may miss of a floor, of the pair's volume or the largest order: by rounding, and by
+#: the lots of books in large markets.
+_ROUNDING, _LOTS = 3e-6, 1e-5
+_PAID = 1e-9  # of a floor, for comparing it once more with what is paid
 
 
 class Case(Struct, frozen=True):
@@ -56,8 +60,8 @@ def prove(
     """
     value = surplus(batch, fills)
     generous: Problem | None = None
-    if any(short_of_floors(batch, fills)):  # then nothing may be proven with floors
-        batch = replace(batch, problem=replace(batch.problem, floors=()))
+    batch = _with_paid_floors(batch, fills)
+    batch = _with_paid_caps(batch, fills)
     if not _keeps_caps(batch, fills, batch.problem):
         generous = _without_policy(batch, fills)
         batch = replace(batch, problem=generous)
@@ -226,6 +230,41 @@ def short_of_floors(batch: Batch, fills: Sequence[Fill]) -> list[float]:
         short = floor.amount - surplus(batch, kept)
         missing.append(short if short > floor.amount * 1e-9 else 0.0)
     return missing
+
+
+def missed_floors(batch: Batch, fills: Sequence[Fill]) -> list[float]:
+    """As :func:`short_of_floors`, but 0 where it is as little as rounding and lots may take."""
+    problem = batch.problem
+    part = _ROUNDING if problem.guess is None else _LOTS
+    missing = short_of_floors(batch, fills)
+    for k, floor in enumerate(problem.floors):
+        volume = sum(problem.orders[i].size for i in floor.members)
+        if missing[k] <= part * max(1.0, volume):
+            missing[k] = 0.0
+    return missing
+
+
+def _with_paid_floors(batch: Batch, fills: Sequence[Fill]) -> Batch:
+    """The batch with floors that the fills pay: as much lower as they miss them, or none at all."""
+    floors = tuple(
+        replace(floor, amount=(floor.amount - short) * (1.0 - _PAID))
+        if short else floor
+        for floor, short in zip(batch.problem.floors, short_of_floors(batch, fills), strict=True)
+    )  # fmt: skip
+    if any(missed_floors(batch, fills)):  # then nothing may be proven with floors
+        floors = ()
+    kept = tuple(floor for floor in floors if floor.amount > 0.0)
+    return replace(batch, problem=replace(batch.problem, floors=kept))
+
+
+def _with_paid_caps(batch: Batch, fills: Sequence[Fill]) -> Batch:
+    """The batch with caps as much higher as fills exceed them by rounding."""
+    problem, rates = batch.problem, rates_of(batch, fills)
+    caps = list(problem.caps)
+    for i, rate in rates.items() if caps else ():
+        if caps[i] < rate <= caps[i] * (1.0 + _ROUNDING):
+            caps[i] = rate * (1.0 + _PAID)
+    return replace(batch, problem=replace(problem, caps=tuple(caps)))
 
 
 def rates_of(batch: Batch, fills: Sequence[Fill]) -> dict[int, float]:
