@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from solver.core import graph, nearby, pricing, program, proof, reference
 from solver.core.acyclic import Rule, acyclic, without
@@ -245,24 +246,37 @@ def _seen(
     seen = nearby.near(network, kept, prices)
     known: dict[graph.Node, float] = {}
     for _ in range(_WIDENINGS):
-        visible = {pool.id for pool, on in zip(network.pools, seen, strict=True) if on}
-        pools = [
-            pool
-            for pool in market.snapshot.pools
-            if pool.id in visible or isinstance(pool, StatesRoutes)
-        ]
-        batch = _normalised(market, pools, kept, rows)
-        guess = np.array([known.get(node, 1.0) for node in batch.graph.nodes])
-        batch = replace(batch, problem=replace(batch.problem, guess=guess))
+        batch = _with_guess(_looking_at(market, network, seen, kept, rows), known)
         around = nearby.Surroundings(network, seen)
         lifted = around.lift(batch, program.solve(batch.problem).nu)
         missing, more = around.gains(lifted)
+        known = dict(zip(batch.graph.nodes, lifted.nodes.tolist(), strict=True))
         if missing <= _UNSEEN * batch.scale:
             break
-        known = dict(zip(batch.graph.nodes, lifted.nodes.tolist(), strict=True))
         seen[more] = True
-    problem = replace(batch.problem, guess=np.maximum(lifted.nodes, _TRIFLE))
-    return replace(batch, problem=problem), around
+    return _with_guess(batch, known), around
+
+
+def _looking_at(
+    market: _Market,
+    network: Network,
+    seen: NDArray[np.bool_],
+    kept: Sequence[Intent],
+    rows: Sequence[ExtraRow],
+) -> Batch:
+    """The batch over some pools, and everything that states routes."""
+    visible = {pool.id for pool, on in zip(network.pools, seen, strict=True) if on}
+    pools = [
+        pool
+        for pool in market.snapshot.pools
+        if pool.id in visible or isinstance(pool, StatesRoutes)
+    ]
+    return _normalised(market, pools, kept, rows)
+
+
+def _with_guess(batch: Batch, known: Mapping[graph.Node, float]) -> Batch:
+    guess = np.array([max(known.get(node, 1.0), _TRIFLE) for node in batch.graph.nodes])
+    return replace(batch, problem=replace(batch.problem, guess=guess))
 
 
 def _normalised(
@@ -393,11 +407,15 @@ class _Exact:
         self.dropped: dict[str, str] = {}
 
     def answer(self, proposal: _Proposal) -> _Answer | None:
-        """Integers for a proposal; each failure drops orders. None when none is left."""
-        chosen = list(proposal.chosen)
+        """Integers for a proposal; each failure drops orders. None when none is left.
+
+        Without some of its orders the reference outcome cannot keep its own floors; what its
+        integers then have is owed.
+        """
+        chosen, batch = list(proposal.chosen), self._batch
         dropped: dict[str, str] = {}
         while any(chosen):
-            plan, outcome = self._realised(proposal)
+            plan, outcome = self._realised(proposal, batch)
             if plan is not None and isinstance(outcome, Priced):
                 return _Answer(plan, outcome, dropped, proposal.stage)
             assert isinstance(outcome, Infeasible)
@@ -406,15 +424,18 @@ class _Exact:
                 dropped[self._batch.intents[i].digest] = outcome.code
             self.dropped |= dropped
             proposal = _Proposal(proposal.stage, chosen, proposal.plan)
+            if proposal.stage == "reference":
+                batch = replace(batch, problem=replace(batch.problem, floors=(), rates=()))
         return None
 
-    def _realised(self, proposal: _Proposal) -> tuple[Plan | None, Priced | Infeasible]:
+    def _realised(
+        self, proposal: _Proposal, batch: Batch
+    ) -> tuple[Plan | None, Priced | Infeasible]:
         """The best plan and integers of a proposal.
 
         Where a plan loses lots, or integers fall short of a limit or a floor by as little as they
         do, there is another plan: with what books really take, and with more room for those orders.
         """
-        batch = self._batch
         found: tuple[Plan | None, Priced | Infeasible] = (None, Infeasible("no_plan", ""))
         for _ in range(_MOST_PLANS):
             plan = self._plan(batch, proposal)

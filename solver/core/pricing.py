@@ -579,11 +579,11 @@ class _Pricer:
                 for group in groups
             ]
             limits = [self._least_payout(group) for group in groups]
-            floors = [
-                max(self._floor_payout(group), limit)
-                for group, limit in zip(groups, limits, strict=True)
-            ]
             most = [self._most_payout(group) for group in groups]
+            floors = [
+                max(min(self._floor_payout(group), above), limit)
+                for group, above, limit in zip(groups, most, limits, strict=True)
+            ]
             payouts = _shared_out(left.get(node, 0), weights, (floors, limits), most)
             for group, payout, limit in zip(groups, payouts, limits, strict=True):
                 charged = max(0, min(payout - limit, charge.get(group.name, 0)))
