@@ -591,6 +591,7 @@ def main() -> int:
     found = _load(arguments.reports, "surplus", arguments.quick)
     public = _load(arguments.reports, "public", arguments.quick)
     batches = _load(arguments.reports, "joint", arguments.quick)
+    owners = _load(arguments.reports, "manipulation", arguments.quick)
     daemon = _load(arguments.reports, "bench", False)
     if routing is not None:
         routing["cases"] = _ordered(routing["cases"])
@@ -605,6 +606,8 @@ def main() -> int:
         text = _fill(text, "public", public_text(public))
     if batches is not None:
         text = _fill(text, "joint", joint_text(batches))
+    if owners is not None:
+        text = _fill(text, "manipulation", manipulation_text(owners["summary"]))
     if daemon is not None:
         text = _fill(text, "daemon", daemon_text(daemon))
     _DOCUMENT.write_text(text, encoding="utf-8")
@@ -675,6 +678,33 @@ def joint_text(report: dict[str, Any]) -> list[str]:
         "filled", "surplus bp", "netGap bp", "bar",
     )  # fmt: skip
     return [*_table(head, rows), ""]
+
+
+def manipulation_text(found: dict[str, Any]) -> list[str]:
+    """What owners gain by other orders than what they want, and where the surplus comes from."""
+    figures = ("mean", "p5", "p50", "p95", "max")
+    rows = [
+        [name, str(row["count"]), *(f"{row[key]:.2f}" for key in figures), _percent(row["gaining"])]
+        for name, row in found["deviations"].items()
+    ]
+    total, above = found["surplusBps"], found["aboveReferenceBps"]
+    head = ("instead of the truth", "n", "mean", "5 %", "median", "95 %", "max", "gain")
+    return [
+        *_table(head, rows),
+        "",
+        f"The same {found['batches']} batches, surplus of all orders in bp of what was submitted:",
+        f"{total['batchBps']:.1f} in the batch, {total['referenceBps']:.1f} in the reference",
+        f"outcome, {total['inTurnBps']:.1f} when the router serves one order after another. Of",
+        f"{above['count']} pairs that trade in the reference outcome, {_percent(above['gaining'])}",
+        f"get a better rate than there: {above['mean']:.1f} bp on average over all,",
+        f"{above['p95']:.1f} at the 95th percentile, {above['max']:.0f} at most, and",
+        f"{above['p5']:.3f} at the 5th percentile.",
+        "",
+    ]
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.0f} %"
 
 
 if __name__ == "__main__":
