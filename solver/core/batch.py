@@ -16,7 +16,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from solver.core import graph, nearby, pricing, program, proof, reference
+from solver.core import graph, legs, nearby, pricing, program, proof, reference
 from solver.core.acyclic import Rule, acyclic, without
 from solver.core.canonical import canonical
 from solver.core.curves import Array
@@ -62,9 +62,10 @@ class Terms(Struct, frozen=True):
     """What the operator adds to a batch.
 
     ``fees`` is the flat fee per digest in its buy token, ``gas_value`` the numeraire per unit of
-    gas, ``rows`` extra linear rows over the fill shares keyed by position in the intents, and
-    ``schedule`` what is taken from each fill in the end. With ``token_prices`` (numeraire per base
-    unit) nobody is paid more than they say, and nothing is owed by a reference outcome.
+    gas, ``rows`` extra linear rows over the fill shares keyed by position in the intents, ``legs``
+    the orders that are filled to the same share or not at all, ``schedule`` what is taken from each
+    fill in the end. With ``token_prices`` (numeraire per base unit) nobody is paid more than they
+    say, and nothing is owed by a reference outcome.
     """
 
     fees: dict[str, int] = {}
@@ -72,6 +73,7 @@ class Terms(Struct, frozen=True):
     max_impact_bps: int = BPS
     capital_bps: int = 0
     rows: tuple[ExtraRow, ...] = ()
+    legs: tuple[legs.Group, ...] = ()
     schedule: FeeSchedule = NO_FEES
     token_prices: Mapping[TokenId, float] = {}
 
@@ -120,7 +122,36 @@ def solve_batch(
     relaxation has a solution.
     """
     tight = tightened(intents, terms.schedule)
-    return charged(_gross(snapshot, tight, terms, progress, memory), intents, terms.schedule)
+    solution = _whole_groups(snapshot, tight, terms, progress, memory)
+    return charged(solution, intents, terms.schedule)
+
+
+def _whole_groups(
+    snapshot: Snapshot,
+    intents: Sequence[Intent],
+    terms: Terms,
+    progress: Callable[[str], None],
+    memory: Memory | None,
+) -> Solution:
+    """The batch without the groups whose legs its integers fill to different shares."""
+    left, out = list(intents), list[OpenReason]()
+    while True:
+        solution = _gross(snapshot, left, _with_legs(terms, intents, left), progress, memory)
+        group = legs.broken(terms.legs, left, solution.fills)
+        if group is None:
+            return replace(solution, open=(*out, *solution.open))
+        known = {intent.digest for intent in left}
+        left = [intent for intent in left if intent.digest not in group]
+        detail = "its legs cannot be filled to the same share"
+        out += [OpenReason(digest, "leg_missing", detail) for digest in group if digest in known]
+
+
+def _with_legs(terms: Terms, intents: Sequence[Intent], left: Sequence[Intent]) -> Terms:
+    """The terms over the orders that are left, with rows for those that belong together."""
+    if not terms.legs:
+        return terms
+    rows = (*_rows_of(terms.rows, intents, left), *legs.rows_of(terms.legs, left))
+    return replace(terms, rows=rows)
 
 
 def _gross(
