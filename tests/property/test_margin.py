@@ -1,0 +1,181 @@
+"""What every margin rule promises, on random markets and accounts."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from solver.core.margin import black76, span, tiers
+from solver.core.margin.scenarios import (
+    Account,
+    Collateral,
+    Expiry,
+    Market,
+    Option,
+    Parameters,
+    Scenario,
+    Tilt,
+    VolMove,
+    requirement,
+)
+
+PRICE = st.floats(1.0, 1e6)
+YEARS = st.floats(0.0, 3.0)
+VOL = st.floats(0.0, 3.0)
+SHARE = st.floats(0.5, 1.0)
+
+GRID = tuple(
+    Scenario(1.0 + step * 0.045, vol)
+    for step in range(-4, 5)
+    for vol in (VolMove.UP, VolMove.SAME, VolMove.DOWN)
+)
+RULE = Parameters(
+    scenarios=(*GRID, Scenario(0.34, VolMove.UP, 0.0545), Scenario(3.0, VolMove.UP, 0.018)),
+    tilt=Tilt(0.15, -0.05, 0.15, -0.05, 0.01, 4.0, 0.6, -0.1),
+    vol_up=0.5, vol_down=0.275, least_vol_up=0.45, short_power=0.3, long_power=0.13,
+    least_days=1.0, initial_factor=1.0, maintenance_factor=0.8, long_discount=0.95,
+    long_rate_factor=1.0, long_rate_extra=0.08, short_discount=1.04, short_rate_factor=0.5,
+    short_rate_extra=0.08, basis_up=1.045, basis_down=0.955, basis_base=0.5, basis_per_year=2.0,
+    peg=0.98, peg_factor=2.0, confidence=0.55, confidence_factor=1.0, perp_maintenance=0.015,
+    perp_initial=0.005, option_maintenance=0.003, option_initial=0.002,
+)  # fmt: skip
+
+
+def random_market(rng: random.Random) -> Market:
+    spot = 10 ** rng.uniform(1, 5)
+    expiries = tuple(
+        Expiry(rng.uniform(3_600, 3e7), spot * rng.uniform(0.97, 1.05), rng.uniform(0, 0.1), 1.0)
+        for _ in range(rng.randrange(1, 4))
+    )
+    return Market(spot, 1.0, spot * rng.uniform(0.99, 1.01), 1.0, 1.0, expiries)
+
+
+def random_account(rng: random.Random, market: Market, strikes: list[float]) -> Account:
+    options = tuple(
+        Option(
+            rng.randrange(len(market.expiries)), rng.choice(strikes), rng.random() < 0.5,
+            rng.uniform(0.2, 1.5), rng.uniform(-10, 10),
+        )
+        for _ in range(rng.randrange(0, 8))
+    )  # fmt: skip
+    collateral = (Collateral(rng.uniform(0, 5), market.spot, 1.0, 0.05, 0.05, True),)
+    return Account(rng.uniform(-1, 1) * market.spot, rng.uniform(-5, 5), 0.0, options, collateral)
+
+
+@given(PRICE, PRICE, YEARS, VOL, SHARE)
+def test_calls_and_puts_keep_parity_and_bounds(
+    f: float, k: float, years: float, vol: float, discount: float
+) -> None:
+    call, put = (float(black76.prices(f, k, years, vol, discount, side)) for side in (True, False))
+    assert call - put == pytest.approx(discount * (f - k), rel=1e-9, abs=1e-9 * (f + k))
+    assert discount * max(f - k, 0.0) <= call <= discount * f * (1 + 1e-12)
+    assert discount * max(k - f, 0.0) <= put <= discount * k * (1 + 1e-12)
+
+
+@given(PRICE, st.floats(0.5, 2.0), st.floats(0.05, 3.0), st.floats(0.05, 2.0), st.booleans())
+def test_a_value_gives_its_volatility_back(
+    f: float, moneyness: float, years: float, vol: float, call: bool
+) -> None:
+    k = f * moneyness
+    value = black76.prices(f, k, years, vol, 0.97, call)
+    found = black76.implied_vol(value, f, k, years, 0.97, call)
+    again = black76.prices(f, k, years, found, 0.97, call)
+    assert float(again) == pytest.approx(float(value), rel=1e-12, abs=1e-12 * f)
+
+
+@given(PRICE, st.floats(0.7, 1.4), st.floats(0.1, 2.0), st.floats(0.1, 1.5), st.booleans())
+def test_greeks_are_the_slopes(
+    f: float, moneyness: float, years: float, vol: float, call: bool
+) -> None:
+    k, rate = f * moneyness, 0.03
+    found = black76.greeks(f, k, years, vol, rate, call)
+
+    def value(forward: float, time: float, sigma: float) -> float:
+        return float(black76.prices(forward, k, time, sigma, np.exp(-rate * time), call))
+
+    step = 1e-4
+    slope = (value(f * (1 + step), years, vol) - value(f * (1 - step), years, vol)) / (2 * f * step)
+    assert float(found.delta) == pytest.approx(slope, abs=1e-5)
+    vega = (value(f, years, vol + step) - value(f, years, vol - step)) / (2 * step)
+    assert float(found.vega) == pytest.approx(vega, rel=1e-4, abs=1e-5 * f)
+    decay = (value(f, years - step, vol) - value(f, years + step, vol)) / (2 * step)
+    assert float(found.theta) == pytest.approx(decay, rel=1e-3, abs=1e-4 * f)
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [(0.0, 1, 1, 1, 1), (1, -1, 1, 1, 1), (1, 1, -1, 1, 1), (1, 1, 1, -1, 1), (1, 1, 1, np.nan, 1)],
+)
+def test_what_no_option_can_have_is_refused(inputs: tuple[float, ...]) -> None:
+    forward, strike, years, vol, discount = inputs
+    with pytest.raises(ValueError, match="not"):
+        black76.prices(forward, strike, years, vol, discount, True)
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_more_collateral_never_lowers_a_balance(seed: int) -> None:
+    """What does not move with the market, so that it offsets nothing that it could also add to."""
+    rng = random.Random(seed)
+    market = random_market(rng)
+    account = random_account(rng, market, [market.spot * x for x in (0.8, 1.0, 1.2)])
+    before = requirement(account, market, RULE)
+    extra = Collateral(rng.uniform(0, 100), 1.0, 1.0, 0.1, 0.1, False)
+    richer = replace(account, collateral=(*account.collateral, extra), cash=account.cash + 1.0)
+    after = requirement(richer, market, RULE)
+    assert after.initial > before.initial
+    assert after.maintenance > before.maintenance
+    assert before.maintenance >= before.initial
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_without_tilts_the_balance_is_concave(seed: int) -> None:
+    """At the midpoint of two accounts it is at least the average: netting never costs."""
+    rng = random.Random(seed)
+    market = random_market(rng)
+    strikes = [market.spot * x for x in (0.8, 1.0, 1.2)]
+    one, two = (random_account(rng, market, strikes) for _ in range(2))
+    middle = Account(
+        (one.cash + two.cash) / 2,
+        (one.perps + two.perps) / 2,
+        0.0,
+        tuple(replace(option, amount=option.amount / 2) for option in one.options + two.options),
+        tuple(replace(held, amount=held.amount / 2) for held in one.collateral + two.collateral),
+    )
+    balances = [requirement(account, market, RULE) for account in (one, two, middle)]
+    room = 1e-9 * market.spot
+    for name in ("initial", "maintenance"):
+        first, second, between = (getattr(balance, name) for balance in balances)
+        assert between >= (first + second) / 2 - room
+
+
+def test_the_worst_scenario_is_named() -> None:
+    market = Market(100.0, 1.0, 100.0, 1.0, 1.0, ())
+    long, short = (
+        requirement(Account(0.0, size, 0.0, (), ()), market, RULE) for size in (1.0, -1.0)
+    )
+    assert long.worst.startswith("spot -")
+    assert short.worst.startswith("spot +")
+    assert long.add_ons["perpetuals"] == (1.5, 0.5)
+
+
+@given(st.lists(st.floats(-1e3, 1e3), min_size=16, max_size=16), st.floats(0.0, 10.0))
+def test_a_spread_never_needs_more_than_its_legs(array: list[float], size: float) -> None:
+    arrays = {"one": array, "two": list(reversed(array))}
+    both = span.scan(arrays, {"one": size, "two": -size}).requirement
+    legs = [span.scan(arrays, {name: s}).requirement for name, s in (("one", size), ("two", -size))]
+    assert both <= sum(legs) + 1e-9
+
+
+@given(st.floats(0.0, 1e6), st.floats(0.0, 1e6))
+def test_tiers_are_continuous_and_convex(one: float, two: float) -> None:
+    steps = [tiers.Tier(0.0, 0.01), tiers.Tier(1e4, 0.02), tiers.Tier(1e5, 0.05)]
+    middle = tiers.tiered(steps, (one + two) / 2)
+    assert middle <= (tiers.tiered(steps, one) + tiers.tiered(steps, two)) / 2 + 1e-6
+    for broken in ([], [tiers.Tier(1.0, 0.1)], [tiers.Tier(0.0, 0.1), tiers.Tier(0.0, 0.2)]):
+        with pytest.raises(ValueError, match="begin at 0"):
+            tiers.tiered(broken, one)
