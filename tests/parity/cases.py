@@ -33,9 +33,10 @@ def rows(family: str, name: str, key: str) -> list[Any]:
         absent = pytest.mark.skip(reason=f"{family}/{name} is not in {DATA.name}")
         return [pytest.param(None, None, id=f"{family}/{path.stem}/absent", marks=absent)]
     data = load(path)
+    found = data[key]
     return [
-        pytest.param(data, case, id=f"{family}/{path.stem}/{key}/{number}")
-        for number, case in enumerate(data[key])
+        pytest.param(data, case, id=f"{family}/{path.stem}/{key}/{name}")
+        for name, case in (found.items() if isinstance(found, dict) else enumerate(found))
     ]
 
 

@@ -75,7 +75,8 @@ class Tilt(Struct, frozen=True):
 
 class Parameters(Struct, frozen=True):
     """The whole rule. Shares and factors, not percent; rates per year; what is initial comes on top
-    of maintenance, but for the factors of the loss.
+    of maintenance, but for the factors of the loss. Where it ``scales_add_ons``, the initial factor
+    is on the maintenance add-ons as well.
     """
 
     scenarios: tuple[Scenario, ...]
@@ -106,11 +107,12 @@ class Parameters(Struct, frozen=True):
     perp_initial: float
     option_maintenance: float
     option_initial: float
+    scales_add_ons: bool = False
 
 
 class Expiry(Struct, frozen=True):
     """The market of one expiry. ``fixed`` of the forward no longer moves: in the last half hour the
-    settlement average is partly known.
+    settlement average is partly known. Options are priced at ``pricing_rate``, by default the rate.
     """
 
     seconds: float
@@ -118,6 +120,7 @@ class Expiry(Struct, frozen=True):
     rate: float
     confidence: float
     fixed: float = 0.0
+    pricing_rate: float | None = None
 
     @property
     def years(self) -> float:
@@ -127,7 +130,8 @@ class Expiry(Struct, frozen=True):
     @property
     def discount(self) -> float:
         """What a unit at expiry is worth now; a negative rate counts as none."""
-        return float(np.exp(-max(self.rate, 0.0) * self.years))
+        rate = self.rate if self.pricing_rate is None else self.pricing_rate
+        return float(np.exp(-max(rate, 0.0) * self.years))
 
 
 class Market(Struct, frozen=True):
@@ -207,10 +211,12 @@ def requirement(account: Account, market: Market, rule: Parameters) -> Report:
     add_ons = _add_ons(account, market, rule, held, values)
     maintenance = sum(one for one, _ in add_ons.values())
     initial = maintenance + sum(two for _, two in add_ons.values())
-    off_peg = rule.peg_factor * max(0.0, rule.peg - market.stable)
+    factor = rule.initial_factor + rule.peg_factor * max(0.0, rule.peg - market.stable)
+    if rule.scales_add_ons:
+        initial += (factor - 1.0) * maintenance
     assets = value + account.cash
     return Report(
-        assets + (rule.initial_factor + off_peg) * least - initial,
+        assets + factor * least - initial,
         assets + rule.maintenance_factor * least - maintenance,
         value,
         pnl,
