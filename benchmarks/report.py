@@ -592,6 +592,7 @@ def main() -> int:
     public = _load(arguments.reports, "public", arguments.quick)
     batches = _load(arguments.reports, "joint", arguments.quick)
     owners = _load(arguments.reports, "manipulation", arguments.quick)
+    accounts = _load(arguments.reports, "margin", arguments.quick)
     daemon = _load(arguments.reports, "bench", False)
     if routing is not None:
         routing["cases"] = _ordered(routing["cases"])
@@ -608,6 +609,8 @@ def main() -> int:
         text = _fill(text, "joint", joint_text(batches))
     if owners is not None:
         text = _fill(text, "manipulation", manipulation_text(owners["summary"]))
+    if accounts is not None:
+        text = _fill(text, "margin", margin_text(accounts["cases"]))
     if daemon is not None:
         text = _fill(text, "daemon", daemon_text(daemon))
     _DOCUMENT.write_text(text, encoding="utf-8")
@@ -684,7 +687,7 @@ def manipulation_text(found: dict[str, Any]) -> list[str]:
     """What owners gain by other orders than what they want, and where the surplus comes from."""
     figures = ("mean", "p5", "p50", "p95", "max")
     rows = [
-        [name, str(row["count"]), *(f"{row[key]:.2f}" for key in figures), _percent(row["gaining"])]
+        [name, str(row["count"]), *(_cents(row[key]) for key in figures), _percent(row["gaining"])]
         for name, row in found["deviations"].items()
     ]
     total, above = found["surplusBps"], found["aboveReferenceBps"]
@@ -698,9 +701,35 @@ def manipulation_text(found: dict[str, Any]) -> list[str]:
         f"{above['count']} pairs that trade in the reference outcome, {_percent(above['gaining'])}",
         f"get a better rate than there: {above['mean']:.1f} bp on average over all,",
         f"{above['p95']:.1f} at the 95th percentile, {above['max']:.0f} at most, and",
-        f"{above['p5']:.3f} at the 5th percentile.",
+        f"{_cents(above['p5'])} at the 5th percentile.",
         "",
     ]
+
+
+def margin_text(cases: dict[str, Any]) -> list[str]:
+    """Revaluing many accounts."""
+    rows = [
+        [
+            f"{row['accounts']:,}",
+            str(row["positions"]),
+            str(row["scenarios"]),
+            str(row["instruments"]),
+            _number(row["valuationMs"]["p50"]),
+            *(_number(row["ms"][key]) for key in ("p50", "p90", "max")),
+            _barred(row["barMs"], row["ms"]["p50"]),
+        ]
+        for row in cases.values()
+    ]
+    head = (
+        "accounts", "positions", "scenarios", "options", "valuation ms p50", "all ms p50", "p90",
+        "max", "bar",
+    )  # fmt: skip
+    return [*_table(head, rows), ""]
+
+
+def _cents(value: float) -> str:
+    """Two digits, and no negative nothing."""
+    return f"{round(value, 2) + 0.0:.2f}"
 
 
 def _percent(part: float) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import random
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
+from benchmarks import margin as bench
 from solver.core.margin import black76, span, tiers
 from solver.core.margin.scenarios import (
     Account,
@@ -151,6 +154,13 @@ def test_without_tilts_the_balance_is_concave(seed: int) -> None:
     for name in ("initial", "maintenance"):
         first, second, between = (getattr(balance, name) for balance in balances)
         assert between >= (first + second) / 2 - room
+
+
+def test_many_accounts_at_once_are_each_of_them_alone(tmp_path: Path) -> None:
+    assert bench.main(["--quick", "--report", str(tmp_path / "margin.json")]) == 0
+    (case,) = json.loads((tmp_path / "margin.json").read_text(encoding="utf-8"))["cases"].values()
+    assert case["scenarios"] == 31
+    assert case["sampleApart"] < 1e-9
 
 
 def test_the_worst_scenario_is_named() -> None:

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
+from itertools import groupby
 
 import numpy as np
 from msgspec import Struct
@@ -193,87 +194,225 @@ class Report(Struct, frozen=True):
 
 def requirement(account: Account, market: Market, rule: Parameters) -> Report:
     """The margin of an account. Raises ValueError for inputs that no option can have."""
-    books = [
-        _Book(expiry, [o for o in account.options if o.expiry == number], rule)
-        for number, expiry in enumerate(market.expiries)
-    ]
-    held = [one for one in account.collateral if one.amount]
-    values = [one.amount * one.price / market.stable for one in held]
-    moving = sum(v for v, one in zip(values, held, strict=True) if one.moves)
-    pnl = tuple(
-        _pnl(scenario, account.perps * market.perp + moving, books) for scenario in rule.scenarios
+    grid = Grid(market, account.options, account.collateral, rule)
+    held = Holdings(
+        np.array([account.cash]),
+        np.array([account.perps]),
+        np.array([account.unsettled]),
+        np.array([[option.amount for option in account.options]]).reshape(1, -1),
+        np.array([[one.amount for one in account.collateral]]).reshape(1, -1),
     )
-    basis = sum(book.basis() for book in books)
-    worst = min(range(len(pnl)), key=lambda s: pnl[s], default=-1)
-    least = min(basis, pnl[worst]) if pnl else basis
-    name = BASIS if not pnl or basis <= pnl[worst] else rule.scenarios[worst].name
-    value = account.unsettled + sum(book.value for book in books) + sum(values)
-    add_ons = _add_ons(account, market, rule, held, values)
-    maintenance = sum(one for one, _ in add_ons.values())
-    initial = maintenance + sum(two for _, two in add_ons.values())
-    factor = rule.initial_factor + rule.peg_factor * max(0.0, rule.peg - market.stable)
-    if rule.scales_add_ons:
-        initial += (factor - 1.0) * maintenance
-    assets = value + account.cash
+    found = grid.balances(held)
+    worst = int(found.worst[0])
     return Report(
-        assets + factor * least - initial,
-        assets + rule.maintenance_factor * least - maintenance,
-        value,
-        pnl,
-        name,
-        basis,
-        add_ons,
+        float(found.initial[0]),
+        float(found.maintenance[0]),
+        float(found.value[0]),
+        tuple(found.pnl[0].tolist()),
+        BASIS if worst < 0 else rule.scenarios[worst].name,
+        float(found.basis[0]),
+        {name: (float(one[0]), float(two[0])) for name, (one, two) in found.add_ons.items()},
     )
 
 
-def _pnl(scenario: Scenario, moving: float, books: Sequence[_Book]) -> float:
-    """A tilt counts against the account whichever way it goes, expiry by expiry."""
-    total = moving * (scenario.spot - 1.0) * scenario.damping
-    for book in books:
-        gained = book.gain(scenario) * scenario.damping
-        total += -abs(gained) if scenario.vol.is_tilt else gained
-    return total
+class Holdings(Struct, frozen=True):
+    """N accounts over the instruments of one grid: cash, perpetuals and what they have earned [N],
+    option amounts [N, options], collateral amounts [N, kinds].
+    """
+
+    cash: Array
+    perps: Array
+    unsettled: Array
+    options: Array
+    collateral: Array
+
+
+class Balances(Struct, frozen=True):
+    """As :class:`Report`, for N accounts. ``pnl`` is [N, scenarios]; ``worst`` the place of the
+    worst scenario, −1 where the basis is worse.
+    """
+
+    initial: Array
+    maintenance: Array
+    value: Array
+    pnl: Array
+    worst: NDArray[np.intp]
+    basis: Array
+    add_ons: dict[str, tuple[Array, Array]]
+
+
+class Grid:
+    """Every instrument valued once per scenario; then any number of accounts are sums of products.
+
+    Amounts of the given options and collateral are not read. Raises ValueError for inputs that no
+    option can have.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        options: Sequence[Option],
+        collateral: Sequence[Collateral],
+        rule: Parameters,
+    ) -> None:
+        self._market, self._rule = market, rule
+        self._collateral = tuple(collateral)
+        places = sorted(
+            range(len(options)), key=lambda k: (options[k].expiry, options[k].strike, k)
+        )
+        self._order = np.array(places, dtype=np.intp)
+        ordered = [options[k] for k in places]
+        self._books = []
+        start = 0
+        for number, inside in groupby(ordered, key=lambda option: option.expiry):
+            book = _Book(market.expiries[number], tuple(inside), rule, start)
+            self._books.append(book)
+            start += len(book.options)
+
+    def balances(self, held: Holdings) -> Balances:
+        """Both balances of every account."""
+        rule, market = self._rule, self._market
+        amounts = held.options[:, self._order]
+        worth = held.collateral * np.array(
+            [one.price / market.stable for one in self._collateral], dtype=float
+        )
+        moves = np.array([one.moves for one in self._collateral], dtype=bool)
+        moving = held.perps * market.perp + worth[:, moves].sum(axis=1)
+        shift = np.array([(s.spot - 1.0) * s.damping for s in rule.scenarios])
+        pnl: Array = moving[:, None] * shift
+        basis, value = np.zeros(len(held.cash)), held.unsettled + worth.sum(axis=1)
+        for book in self._books:
+            mine = amounts[:, book.columns]
+            value = value + mine @ book.value
+            basis = basis + book.basis(mine)
+            pnl += book.gains(mine)
+        least, worst = basis, np.full(len(basis), -1, dtype=np.intp)
+        if rule.scenarios:
+            lowest = pnl.min(axis=1)
+            worst = np.where(lowest < basis, pnl.argmin(axis=1), -1)
+            least = np.minimum(basis, lowest)
+        add_ons = self._add_ons(held, amounts, worth)
+        maintenance = sum((one for one, _ in add_ons.values()), np.zeros(len(basis)))
+        initial = sum((two for _, two in add_ons.values()), maintenance)
+        factor = rule.initial_factor + rule.peg_factor * max(0.0, rule.peg - market.stable)
+        if rule.scales_add_ons:
+            initial = initial + (factor - 1.0) * maintenance
+        assets = value + held.cash
+        return Balances(
+            assets + factor * least - initial,
+            assets + rule.maintenance_factor * least - maintenance,
+            value,
+            pnl,
+            worst,
+            basis,
+            add_ons,
+        )
+
+    def _add_ons(
+        self, held: Holdings, amounts: Array, worth: Array
+    ) -> dict[str, tuple[Array, Array]]:
+        """By name: for maintenance, and what initial margin has on top."""
+        rule, market = self._rule, self._market
+        perps = np.abs(held.perps) * market.spot
+        shorts = np.zeros(len(perps))
+        for book in self._books:
+            shorts = shorts + market.spot * book.net_short(amounts[:, book.columns])
+        kept, extra = (
+            np.array([getattr(one, name) for one in self._collateral], dtype=float)
+            for name in ("maintenance_haircut", "initial_haircut")
+        )
+        return {
+            "perpetuals": (perps * rule.perp_maintenance, perps * rule.perp_initial),
+            "short options": (shorts * rule.option_maintenance, shorts * rule.option_initial),
+            "haircuts": (worth @ kept, worth @ extra),
+            "confidence": (np.zeros(len(perps)), self._unsure(held, amounts, worth, perps)),
+        }
+
+    def _unsure(self, held: Holdings, amounts: Array, worth: Array, perps: Array) -> Array:
+        """The least confidence of what an account has decides; most of the time none is low."""
+        rule, market = self._rule, self._market
+
+        def extra(sure: Array, notional: Array) -> Array:
+            share = (1.0 - sure) * rule.confidence_factor
+            return np.where(sure < rule.confidence, share * notional, 0.0)
+
+        least = min(market.spot_confidence, market.perp_confidence)
+        sure = np.where(held.perps != 0.0, least, market.spot_confidence)
+        total = extra(sure, perps)
+        for book in self._books:
+            mine = amounts[:, book.columns]
+            inside = np.minimum(sure, book.confidence(mine))
+            total = total + extra(inside, market.spot * np.abs(mine).sum(axis=1))
+        for k, one in enumerate(self._collateral):
+            total = total + extra(np.minimum(sure, one.confidence), worth[:, k])
+        return total
 
 
 class _Book:
-    """The options of one expiry, revalued together."""
+    """The options of one expiry, in the order of their strikes, from a column on."""
 
-    def __init__(self, expiry: Expiry, options: Sequence[Option], rule: Parameters) -> None:
+    def __init__(
+        self, expiry: Expiry, options: tuple[Option, ...], rule: Parameters, start: int
+    ) -> None:
+        self.options, self.columns = options, slice(start, start + len(options))
         self._expiry, self._rule = expiry, rule
         self._strike = np.array([option.strike for option in options], dtype=float)
         self._vol = np.array([option.vol for option in options], dtype=float)
-        self._amount = np.array([option.amount for option in options], dtype=float)
         self._call: NDArray[np.bool_] = np.array([o.is_call for o in options], dtype=bool)
-        self.value = self._worth(1.0, self._vol)
+        self._sure = np.array([option.confidence for option in options], dtype=float)
+        self._starts = np.flatnonzero(np.diff(self._strike, prepend=-np.inf))
         days = max(expiry.seconds, rule.least_days * _DAY_SECONDS)
         power = rule.short_power if expiry.seconds <= _MONTH_SECONDS else rule.long_power
         self._shock = (_MONTH_SECONDS / days) ** power
+        spots = np.array([1.0, rule.basis_up, rule.basis_down, *(s.spot for s in rule.scenarios)])
+        vols = np.array([self._vol] * 3 + [self._shocked(s.vol) for s in rule.scenarios])
+        grid = self._worth(spots[:, None], vols)
+        self.value: Array = grid[0]
+        self._apart, self._grid = grid[1:3], grid[3:]
+        self._damping = np.array([s.damping for s in rule.scenarios])
+        self._tilts: NDArray[np.bool_] = np.array([s.vol.is_tilt for s in rule.scenarios], bool)
 
-    def gain(self, scenario: Scenario) -> float:
-        """What the book gains in a scenario, after the discount, without damping."""
-        if scenario.vol.is_tilt:
-            shocked = self._worth(1.0, self._vol * self._tilted(scenario.vol))
-        else:
-            shocked = self._worth(scenario.spot, self._shocked(scenario.vol))
-        return shocked * self._discount(shocked) - self.value
+    def gains(self, amounts: Array) -> Array:
+        """What the book adds to each scenario of each account, [N, scenarios].
 
-    def basis(self) -> float:
+        A tilt counts against the account whichever way it goes.
+        """
+        shocked = amounts @ self._grid.T
+        factor = np.where(shocked >= 0.0, self._owned(), self._owed())
+        gained: Array = (shocked * factor - (amounts @ self.value)[:, None]) * self._damping
+        gained[:, self._tilts] = -np.abs(gained[:, self._tilts])
+        return gained
+
+    def basis(self, amounts: Array) -> Array:
         """The worse of two moves of this forward alone, the further the later; never above 0."""
         rule = self._rule
-        moves = (rule.basis_up, rule.basis_down)
-        worst = min(0.0, *(self._worth(move, self._vol) - self.value for move in moves))
-        return worst * (rule.basis_base + rule.basis_per_year * self._expiry.years)
+        apart = (amounts @ (self._apart - self.value).T).min(axis=1)
+        share = rule.basis_base + rule.basis_per_year * self._expiry.years
+        return np.asarray(np.minimum(0.0, apart) * share)
 
-    def _worth(self, spot: float, vol: Array) -> float:
-        if not len(self._strike):
-            return 0.0
+    def net_short(self, amounts: Array) -> Array:
+        """Σ over strikes of what is sold more than bought, calls and puts together."""
+        net = np.add.reduceat(amounts, self._starts, axis=1)
+        return np.asarray(np.maximum(0.0, -net).sum(axis=1))
+
+    def confidence(self, amounts: Array) -> Array:
+        """The least confidence of the expiry and of the options that an account has in it."""
+        held = np.where(amounts != 0.0, self._sure, np.inf)
+        least = held.min(axis=1)
+        sure: Array = np.minimum(least, self._expiry.confidence)
+        return np.where(np.isfinite(least), sure, np.inf)
+
+    def _worth(self, spot: Array, vol: Array) -> Array:
         expiry = self._expiry
         forward = expiry.fixed + (expiry.forward - expiry.fixed) * spot
-        each = black76.prices(forward, self._strike, expiry.years, vol, expiry.discount, self._call)
-        return float(np.dot(each, self._amount))
+        years, discount = expiry.years, expiry.discount
+        return black76.prices(forward, self._strike, years, vol, discount, self._call)
 
     def _shocked(self, move: VolMove) -> Array:
         rule = self._rule
+        if move.is_tilt:
+            tilted: Array = self._vol * self._tilted(move)
+            return tilted
         if move is VolMove.UP:
             raised: Array = self._vol * (1.0 + rule.vol_up * self._shock)
             return np.maximum(rule.least_vol_up, raised)
@@ -295,64 +434,15 @@ class _Book:
         factor = 1.0 + np.where(k >= 0.0, np.minimum(cap, moved), np.maximum(-cap, moved))
         return np.maximum(0.0, factor)
 
-    def _discount(self, value: float) -> float:
-        """What is owned counts less the later it is, what is owed more, at most undiscounted."""
-        rule, years, rate = self._rule, self._expiry.years, max(self._expiry.rate, 0.0)
-        if value >= 0.0:
-            shocked = rate * rule.long_rate_factor + rule.long_rate_extra
-            return rule.long_discount * float(np.exp(-years * shocked))
+    def _owned(self) -> float:
+        """What is owned counts less the later it is."""
+        rule, rate = self._rule, max(self._expiry.rate, 0.0)
+        shocked = rate * rule.long_rate_factor + rule.long_rate_extra
+        return rule.long_discount * float(np.exp(-self._expiry.years * shocked))
+
+    def _owed(self) -> float:
+        """What is owed counts more the later it is, at most undiscounted."""
+        rule, rate = self._rule, max(self._expiry.rate, 0.0)
         shocked = rate * rule.short_rate_factor + rule.short_rate_extra
-        return min(
-            1.0 / self._expiry.discount, rule.short_discount * float(np.exp(years * shocked))
-        )
-
-
-def _add_ons(
-    account: Account,
-    market: Market,
-    rule: Parameters,
-    held: Sequence[Collateral],
-    values: Sequence[float],
-) -> dict[str, tuple[float, float]]:
-    """By name: for maintenance, and what initial margin has on top."""
-    sure = market.spot_confidence
-    if account.perps:
-        sure = min(sure, market.perp_confidence)
-    perps = abs(account.perps) * market.spot
-    shorts = market.spot * sum(
-        _net_short([o for o in account.options if o.expiry == number])
-        for number in range(len(market.expiries))
-    )
-    unsure = _unsure(rule, sure, perps)
-    for number, expiry in enumerate(market.expiries):
-        mine = [option for option in account.options if option.expiry == number]
-        if mine:
-            least = min(sure, expiry.confidence, *(option.confidence for option in mine))
-            notional = market.spot * sum(abs(option.amount) for option in mine)
-            unsure += _unsure(rule, least, notional)
-    for one, worth in zip(held, values, strict=True):
-        unsure += _unsure(rule, min(sure, one.confidence), worth)
-    pairs = list(zip(values, held, strict=True))
-    return {
-        "perpetuals": (perps * rule.perp_maintenance, perps * rule.perp_initial),
-        "short options": (shorts * rule.option_maintenance, shorts * rule.option_initial),
-        "haircuts": (
-            sum(worth * one.maintenance_haircut for worth, one in pairs),
-            sum(worth * one.initial_haircut for worth, one in pairs),
-        ),
-        "confidence": (0.0, unsure),
-    }
-
-
-def _unsure(rule: Parameters, confidence: float, notional: float) -> float:
-    if confidence >= rule.confidence:
-        return 0.0
-    return (1.0 - confidence) * rule.confidence_factor * notional
-
-
-def _net_short(options: Sequence[Option]) -> float:
-    """Σ over strikes of what is sold more than bought, calls and puts together."""
-    net: dict[float, float] = {}
-    for option in options:
-        net[option.strike] = net.get(option.strike, 0.0) + option.amount
-    return sum(max(0.0, -amount) for amount in net.values())
+        owed = rule.short_discount * float(np.exp(self._expiry.years * shocked))
+        return min(1.0 / self._expiry.discount, owed)
