@@ -658,7 +658,10 @@ def status(
     else:
         typer.echo(f"{view.state}  sold {view.sold}  bought {view.bought} (base units)")
         for fill in view.fills:
-            typer.echo(f"  {fill.transaction} on chain {fill.chain}, fee {fill.fee}")
+            taken = msgspec.structs.asdict(fill.fees)
+            others = "".join(f", {kind} {taken[kind]}" for kind in taken if kind != "gas"
+                             and taken[kind] != "0")  # fmt: skip
+            typer.echo(f"  {fill.transaction} on chain {fill.chain}, fee {fill.fee}{others}")
         if view.surplus_bps:
             typer.echo(f"  {view.surplus_bps} bps better than the limit")
         if view.code:

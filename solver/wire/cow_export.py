@@ -22,6 +22,7 @@ from solver.core.pools import (
     StablePool,
     WeightedPool,
 )
+from solver.core.schedule import NO_FEES
 from solver.core.types import BPS, ZERO_ADDRESS, ZERO_BYTES32, Intent, JsonObject, Kind
 from solver.core.venue import Pool, StatesRoutes
 from solver.wire import cow, instance
@@ -93,6 +94,8 @@ def _unsaid_terms(terms: Terms) -> list[Unsaid]:
     charged = sum(1 for fee in terms.fees.values() if fee)
     if charged:
         found.append(Unsaid("fees", f"{charged} orders pay a flat fee in the bought token"))
+    if terms.schedule != NO_FEES:
+        found.append(Unsaid("fees", "the operator takes shares of volume, surplus or improvement"))
     if terms.gas_value > 0.0:
         found.append(Unsaid("gas", "payouts are lowered by the gas of the pools"))
     if terms.max_impact_bps < BPS:

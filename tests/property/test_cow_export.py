@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from solver.cli import app
 from solver.core.batch import Terms, solve_batch
 from solver.core.pools import BookPool
+from solver.core.schedule import FeeSchedule
 from solver.core.types import Exact, Intent, Token, TokenId
 from solver.core.venue import Pool, Snapshot
 from solver.wire import cow, cow_export, instance
@@ -151,6 +152,7 @@ ELSEWHERE = TokenId(2, B.address)
         ([pair("odd", A, B, UNIT, UNIT, 30)], Terms(), [], []),
         ([replace(pair("odd", A, B, UNIT, UNIT), fee_num=1, fee_den=3)], Terms(), [], ["pools"]),
         ([], Terms(gas_value=1e-9), [], ["gas"]),
+        ([], Terms(schedule=FeeSchedule(0.001)), [], ["fees"]),
         ([], Terms(max_impact_bps=500), [], ["impact"]),
         ([], Terms(), [swap(A, ELSEWHERE)], ["orders"]),
         ([], Terms(), [replace(swap(), valid_until=2**32)], ["orders"]),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -189,3 +190,11 @@ def test_tiers_are_continuous_and_convex(one: float, two: float) -> None:
     for broken in ([], [tiers.Tier(1.0, 0.1)], [tiers.Tier(0.0, 0.1), tiers.Tier(0.0, 0.2)]):
         with pytest.raises(ValueError, match="begin at 0"):
             tiers.tiered(broken, one)
+
+
+def test_the_examples_of_the_page_hold() -> None:
+    text = (Path(__file__).resolve().parents[2] / "docs" / "margin.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) == 4
+    for block in blocks:
+        exec(compile(block, "docs/margin.md", "exec"), {})
