@@ -411,14 +411,35 @@ def _proposed(problem: Problem, stage: str, chosen: list[bool], start: Plan) -> 
 
 def _incumbent(problem: Problem, relaxed: Plan, chosen: list[bool]) -> _Proposal | None:
     """The relaxation's orders, all whole and at one rate per pair, without the tightest ones that
-    make this infeasible."""
-    chosen = list(chosen)
-    while any(chosen):
-        proposal = _proposed(problem, "incumbent", chosen, relaxed)
-        if proposal is not None:
-            return proposal
-        chosen[_tightest(problem, chosen)] = False
-    return None
+    make this infeasible.
+
+    Without how many is searched by steps that double and then halve: each try is a program.
+    """
+    orders = problem.orders
+    tightest = sorted(
+        (i for i, on in enumerate(chosen) if on), key=lambda i: (orders[i].limit, i), reverse=True
+    )
+
+    def without_first(count: int) -> _Proposal | None:
+        out = set(tightest[:count])
+        left = [on and i not in out for i, on in enumerate(chosen)]
+        return _proposed(problem, "incumbent", left, relaxed)
+
+    low, step, best = -1, 1, without_first(0)
+    high = 0
+    while best is None:
+        low, high = high, high + step
+        if high >= len(tightest):
+            return None
+        best, step = without_first(high), 2 * step
+    while high - low > 1:
+        middle = (low + high) // 2
+        found = without_first(middle)
+        if found is None:
+            low = middle
+        else:
+            best, high = found, middle
+    return best
 
 
 def _tightest(problem: Problem, chosen: Sequence[bool]) -> int:

@@ -35,6 +35,7 @@ FILLED = 1e-9
 _REWARD = 100.0
 _ASIDE = 1e-4
 _ALONE_ROUNDS = 5
+_NEAR_BEST = 1e-4  # of the surplus: how near the best a choice in a large market has to be
 
 
 class _Model(Struct):
@@ -138,7 +139,7 @@ def choose(problem: Problem, plan: Plan, active: Sequence[bool]) -> list[bool] |
     breaks = breakpoints(problem.arcs, plan.nu, plan.flow, _SHRINK, near_only)
     model = _relaxed(problem, breaks, active)
     binaries = _add_binaries(problem, model, active)
-    answer = optimiser.run(model.columns, "scip")
+    answer = optimiser.run(model.columns, "scip", gap=_NEAR_BEST if near_only else 0.0)
     if answer is None:
         return None
     values, _ = answer

@@ -87,12 +87,16 @@ class Columns(Struct):
 
 
 def run(
-    columns: Columns, name: str, parameters: str = "", node_limit: int = NODE_LIMIT
+    columns: Columns,
+    name: str,
+    parameters: str = "",
+    node_limit: int = NODE_LIMIT,
+    gap: float = 0.0,
 ) -> tuple[Array, Array] | None:
     """Fill and solve a model in one sparse call: values and row duals, or None.
 
     ``name`` is glop or scip; both end by a count of steps or nodes, never by a clock. Scip has no
-    duals.
+    duals, and ends as well when it has proven its answer to within ``gap``, a part of its value.
     """
     model: Any = ortools.ModelBuilderHelper()
     shape = (len(columns.row_lower), len(columns.cost))
@@ -110,7 +114,7 @@ def run(
         model.set_var_integrality(column, True)
     solver: Any = ortools.ModelSolverHelper(name)
     if name == "scip":
-        solver.set_solver_specific_parameters(f"limits/nodes = {node_limit}")
+        solver.set_solver_specific_parameters(f"limits/nodes = {node_limit}\nlimits/gap = {gap}")
     else:
         limit = f"max_number_of_iterations: {STEP_LIMIT}"
         solver.set_solver_specific_parameters(f"{limit} {parameters}")
