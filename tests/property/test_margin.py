@@ -21,9 +21,7 @@ from solver.core.margin.scenarios import (
     Expiry,
     Market,
     Option,
-    Parameters,
     Scenario,
-    Tilt,
     VolMove,
     requirement,
 )
@@ -38,16 +36,10 @@ GRID = tuple(
     for step in range(-4, 5)
     for vol in (VolMove.UP, VolMove.SAME, VolMove.DOWN)
 )
-RULE = Parameters(
+RULE = replace(  # without the tilts, which are not concave
+    bench.RULE,
     scenarios=(*GRID, Scenario(0.34, VolMove.UP, 0.0545), Scenario(3.0, VolMove.UP, 0.018)),
-    tilt=Tilt(0.15, -0.05, 0.15, -0.05, 0.01, 4.0, 0.6, -0.1),
-    vol_up=0.5, vol_down=0.275, least_vol_up=0.45, short_power=0.3, long_power=0.13,
-    least_days=1.0, initial_factor=1.0, maintenance_factor=0.8, long_discount=0.95,
-    long_rate_factor=1.0, long_rate_extra=0.08, short_discount=1.04, short_rate_factor=0.5,
-    short_rate_extra=0.08, basis_up=1.045, basis_down=0.955, basis_base=0.5, basis_per_year=2.0,
-    peg=0.98, peg_factor=2.0, confidence=0.55, confidence_factor=1.0, perp_maintenance=0.015,
-    perp_initial=0.005, option_maintenance=0.003, option_initial=0.002,
-)  # fmt: skip
+)
 
 
 def random_market(rng: random.Random) -> Market:
