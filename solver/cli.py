@@ -46,6 +46,7 @@ from solver.checker import check as check_claim
 from solver.checker import document as claims
 from solver.client import Client, NoAnswer, Refused
 from solver.core.batch import solve_batch
+from solver.core.margin.scenarios import requirement
 from solver.core.program import ProgramError
 from solver.core.types import Intent, JsonObject, Kind, Rejection, Solution, Token, TokenId
 from solver.core.venue import PoolFault, Snapshot
@@ -55,6 +56,7 @@ from solver.records import unpack
 from solver.service import checked_config, serving
 from solver.startup import StartError
 from solver.wire import competition, cow, cow_export, instance, jsonio, v1
+from solver.wire import margin as margins
 from solver.wire.instance import token_of
 from solver.wire.solution import solution_document
 
@@ -389,6 +391,31 @@ def verify_solution(
         figures = "  ".join(f"{name} {text}" for name, text in verdict.figures.items())
         typer.echo(f"{'accepted' if verdict.accepted else 'rejected'}  {figures}".rstrip())
     raise typer.Exit(EXIT_DONE if verdict.accepted else EXIT_NOTHING_FILLED)
+
+
+@app.command()
+def margin(
+    file: Annotated[Path, typer.Argument(help="A thalweg.margin/1 file.")],
+    as_json: _Json = False,
+) -> None:
+    """What an account has left beyond its margin, and the scenario that decides.
+
+    Exit codes: 0 initial margin is kept, 1 it is not, 2 unreadable.
+    """
+    try:
+        asked = margins.read(_read_bytes(file), _MAX_FILE_BYTES)
+    except jsonio.Invalid as error:
+        raise _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer) from error
+    report = requirement(asked.account, asked.market, asked.rule)
+    if as_json:
+        _print_json(report)
+    else:
+        typer.echo(f"beyond initial margin      {report.initial:,.2f}")
+        typer.echo(f"beyond maintenance margin  {report.maintenance:,.2f}")
+        typer.echo(f"worst                      {report.worst}: {min(report.pnl):,.2f}")
+        for name, (kept, more) in report.add_ons.items():
+            typer.echo(f"  {name}: {kept:,.2f}, initial {more:,.2f} more")
+    raise typer.Exit(EXIT_DONE if report.initial >= 0.0 else EXIT_NOTHING_FILLED)
 
 
 @app.command()

@@ -45,7 +45,7 @@ class VolMove(str, Enum):
         return self in (VolMove.SKEW, VolMove.SMILE)
 
 
-class Scenario(Struct, frozen=True):
+class Scenario(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """``spot`` is a factor on the spot price; the P&L counts ``damping`` of itself."""
 
     spot: float
@@ -59,7 +59,7 @@ class Scenario(Struct, frozen=True):
         return f"spot {100.0 * (self.spot - 1.0):+.4g} %, vol {self.vol.value}{damped}"
 
 
-class Tilt(Struct, frozen=True):
+class Tilt(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """Volatility factor 1 ± min(cap, cap·k/k*) at log-moneyness k, the cap changing with √T;
     k* = max(``least_width``, ``width``·√T·(``vol`` + ``vol_per_root_year``·√T)).
     """
@@ -74,7 +74,7 @@ class Tilt(Struct, frozen=True):
     vol_per_root_year: float
 
 
-class Parameters(Struct, frozen=True):
+class Parameters(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """The whole rule. Shares and factors, not percent; rates per year; what is initial comes on top
     of maintenance, but for the factors of the loss. Where it ``scales_add_ons``, the initial factor
     is on the maintenance add-ons as well.
@@ -111,7 +111,7 @@ class Parameters(Struct, frozen=True):
     scales_add_ons: bool = False
 
 
-class Expiry(Struct, frozen=True):
+class Expiry(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """The market of one expiry. ``fixed`` of the forward no longer moves: in the last half hour the
     settlement average is partly known. Options are priced at ``pricing_rate``, by default the rate.
     """
@@ -135,7 +135,7 @@ class Expiry(Struct, frozen=True):
         return float(np.exp(-max(rate, 0.0) * self.years))
 
 
-class Market(Struct, frozen=True):
+class Market(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """Prices in the unit of account and how sure their oracles are, in [0, 1]."""
 
     spot: float
@@ -146,7 +146,7 @@ class Market(Struct, frozen=True):
     expiries: tuple[Expiry, ...]
 
 
-class Option(Struct, frozen=True):
+class Option(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """So much of one option; negative is sold. ``expiry`` counts the market's."""
 
     expiry: int
@@ -157,7 +157,7 @@ class Option(Struct, frozen=True):
     confidence: float = 1.0
 
 
-class Collateral(Struct, frozen=True):
+class Collateral(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """``price`` is in the stable coin's unit. What ``moves`` with the spot price offsets risk."""
 
     amount: float
@@ -168,7 +168,7 @@ class Collateral(Struct, frozen=True):
     moves: bool
 
 
-class Account(Struct, frozen=True):
+class Account(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """Everything in one account. ``unsettled`` is what the perpetual position has earned."""
 
     cash: float
@@ -178,7 +178,7 @@ class Account(Struct, frozen=True):
     collateral: tuple[Collateral, ...]
 
 
-class Report(Struct, frozen=True):
+class Report(Struct, frozen=True, rename="camel"):
     """Both balances, the value, each scenario's P&L, the name of the worst, and the add-ons by name
     as (maintenance, initial on top of it).
     """
