@@ -77,7 +77,8 @@ class Tilt(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
 class Parameters(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     """The whole rule. Shares and factors, not percent; rates per year; what is initial comes on top
     of maintenance, but for the factors of the loss. Where it ``scales_add_ons``, the initial factor
-    is on the maintenance add-ons as well.
+    is on the maintenance add-ons as well. Where it is ``two_sided``, a tilt is valued both ways and
+    the worse counts, expiry by expiry; if not, minus what it moves one way, which is not concave.
     """
 
     scenarios: tuple[Scenario, ...]
@@ -109,6 +110,7 @@ class Parameters(Struct, frozen=True, rename="camel", forbid_unknown_fields=True
     option_maintenance: float
     option_initial: float
     scales_add_ons: bool = False
+    two_sided: bool = False
 
 
 class Expiry(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -365,22 +367,33 @@ class _Book:
         power = rule.short_power if expiry.seconds <= _MONTH_SECONDS else rule.long_power
         self._shock = (_MONTH_SECONDS / days) ** power
         spots = np.array([1.0, rule.basis_up, rule.basis_down, *(s.spot for s in rule.scenarios)])
-        vols = np.array([self._vol] * 3 + [self._shocked(s.vol) for s in rule.scenarios])
-        grid = self._worth(spots[:, None], vols)
+        moved = [self._shocked(s.vol) for s in rule.scenarios]
+        grid = self._worth(spots[:, None], np.array([self._vol] * 3 + moved))
         self.value: Array = grid[0]
         self._apart, self._grid = grid[1:3], grid[3:]
         self._damping = np.array([s.damping for s in rule.scenarios])
         self._tilts: NDArray[np.bool_] = np.array([s.vol.is_tilt for s in rule.scenarios], bool)
+        back = [np.maximum(0.0, 2.0 * self._vol - vol) for vol in np.array(moved)[self._tilts]]
+        self._back = self._worth(spots[3:][self._tilts][:, None], np.array(back)) if back else None
 
     def gains(self, amounts: Array) -> Array:
         """What the book adds to each scenario of each account, [N, scenarios].
 
         A tilt counts against the account whichever way it goes.
         """
-        shocked = amounts @ self._grid.T
+        gained = self._gained(amounts, self._grid)
+        if self._back is not None:
+            one = gained[:, self._tilts]
+            other = self._gained(amounts, self._back) if self._rule.two_sided else -one
+            gained[:, self._tilts] = np.minimum(one, other)
+        gained *= self._damping
+        return gained
+
+    def _gained(self, amounts: Array, grid: Array) -> Array:
+        """What the book gains over now at the values of a grid, after the discount."""
+        shocked = amounts @ grid.T
         factor = np.where(shocked >= 0.0, self._owned(), self._owed())
-        gained: Array = (shocked * factor - (amounts @ self.value)[:, None]) * self._damping
-        gained[:, self._tilts] = -np.abs(gained[:, self._tilts])
+        gained: Array = shocked * factor - (amounts @ self.value)[:, None]
         return gained
 
     def basis(self, amounts: Array) -> Array:
