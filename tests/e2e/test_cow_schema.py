@@ -41,7 +41,7 @@ async def driver(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Driv
 @pytest.mark.parametrize(
     ("path", "method", "mode", "least"),
     [
-        ("/cow/solve", "POST", GenerationMode.POSITIVE, {200: 10}),
+        ("/cow/solve", "POST", GenerationMode.POSITIVE, {200: 3}),
         ("/cow/solve", "POST", GenerationMode.NEGATIVE, {400: 40}),
         ("/cow/notify", "POST", GenerationMode.POSITIVE, {200: 20}),
         ("/cow/notify", "POST", GenerationMode.NEGATIVE, {400: 40}),
