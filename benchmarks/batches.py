@@ -22,8 +22,8 @@ from typing import Any
 from msgspec.structs import replace
 
 from benchmarks import machine
-from solver.core import crypto, graph, reference
-from solver.core.batch import solve_batch
+from solver.core import crypto, graph
+from solver.core.batch import reference_of, solve_batch
 from solver.core.canonical import canonical
 from solver.core.intent import digest_of, respects_limit
 from solver.core.pools import ConstantProductPool
@@ -40,7 +40,7 @@ _OWNER = "0x" + "11" * 20
 _MOST_RATE = 1_000.0
 _LEAST_SPLIT = 10**6  # base units, so that the parts' limits are the whole order's
 _SPLIT_ROOM = 5e-5  # of the order: how well the sharing program reaches its end
-_SPLIT_TRIFLE = 1e-7  # of the largest order: what floats of a whole batch may move
+_SPLIT_TRIFLE = 1e-6  # of the largest order: what a reference outcome does not see
 _SPLIT_UNITS = 20  # base units that rounding legs and rates may move
 _ROOM = 3e-6  # of the volume: what floats, floors and the smallest order that R sees may differ by
 
@@ -176,7 +176,7 @@ def _below_reference(
     batch = as_batch(market, intents)
     if batch is None or len(batch.intents) < 2:
         return []
-    fair = reference.reference(batch, market.hash)
+    fair, _ = reference_of(market, batch)
     problem, fills = batch.problem, {fill.digest: fill for fill in solution.fills}
     smallest = min(float(batch.unit[n]) for n in range(problem.node_count) if batch.unit[n] > 0)
     grain = 2 * (len(solution.legs) + len(intents)) / smallest

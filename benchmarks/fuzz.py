@@ -191,8 +191,7 @@ class Answer:
 
 def _moved(item: Document) -> tuple[TokenId, TokenId, int, int]:
     """The tokens and amounts of a leg or an inventory use."""
-    ends = [name.partition(":") for name in (item["tokenIn"], item["tokenOut"])]
-    tail, head = (TokenId(int(chain), address) for chain, _, address in ends)
+    tail, head = (TokenId.parse(item[side]) for side in ("tokenIn", "tokenOut"))
     return tail, head, int(item["amountIn"]), int(item["amountOut"])
 
 

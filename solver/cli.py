@@ -57,7 +57,6 @@ from solver.service import checked_config, serving
 from solver.startup import StartError
 from solver.wire import competition, cow, cow_export, instance, jsonio, v1
 from solver.wire import margin as margins
-from solver.wire.instance import token_of
 from solver.wire.solution import solution_document
 
 EXIT_DONE, EXIT_NOTHING_FILLED, EXIT_BAD_INPUT, EXIT_NOT_THERE = 0, 1, 2, 3
@@ -79,6 +78,11 @@ class _Failed(Exception):
     ) -> None:
         super().__init__(detail)
         self.code, self.detail, self.pointer, self.exit_code = code, detail, pointer, exit_code
+
+
+def _invalid(file: Path, error: jsonio.Invalid) -> _Failed:
+    """What a file has that cannot be, and where."""
+    return _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer)
 
 
 class _Commands(TyperGroup):
@@ -240,7 +244,7 @@ def solve(
     try:
         solved = _solve_instance(body) if "format" in probe else _solve_auction(body, chain)
     except jsonio.Invalid as error:
-        raise _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer) from error
+        raise _invalid(file, error) from error
     except ProgramError as error:
         raise _Failed("no_solution", f"{file}: {error}", exit_code=EXIT_NOTHING_FILLED) from error
     except (ArithmeticError, ValueError, KeyError, TypeError, PoolFault) as error:
@@ -282,7 +286,7 @@ def _check_picture(path: Path) -> None:
 
 def _draw(solved: _Solved, path: Path) -> None:
     derived = {
-        token_of(name): float(price)
+        TokenId.parse(name): float(price)
         for name, price in solved.solution.certificate.reference.items()
     }
     tokens = pictures.Tokens(solved.tokens, derived | dict(solved.snapshot.prices))
@@ -311,7 +315,7 @@ def replay(
         document = _instance(body)
         verdict = replays.replay(document, tolerance_bps)
     except jsonio.Invalid as error:
-        raise _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer) from error
+        raise _invalid(file, error) from error
     except (ArithmeticError, ValueError, KeyError, TypeError, ProgramError, PoolFault) as error:
         raise _Failed("bad_file", f"{file}: {error}") from error
     if as_json:
@@ -353,7 +357,7 @@ def export(
     try:
         auction, unsaid = cow_export.auction_of(_instance(body), native, left)
     except jsonio.Invalid as error:
-        raise _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer) from error
+        raise _invalid(file, error) from error
     except (ArithmeticError, ValueError, KeyError, TypeError) as error:
         raise _Failed("bad_file", f"{file}: {error}") from error
     if unsaid:
@@ -405,7 +409,7 @@ def margin(
     try:
         asked = margins.read(_read_bytes(file), _MAX_FILE_BYTES)
     except jsonio.Invalid as error:
-        raise _Failed(error.code, f"{file}: {error.pointer}: {error}", error.pointer) from error
+        raise _invalid(file, error) from error
     report = requirement(asked.account, asked.market, asked.rule)
     if as_json:
         _print_json(report)
@@ -685,9 +689,8 @@ def status(
     else:
         typer.echo(f"{view.state}  sold {view.sold}  bought {view.bought} (base units)")
         for fill in view.fills:
-            taken = msgspec.structs.asdict(fill.fees)
-            others = "".join(f", {kind} {taken[kind]}" for kind in taken if kind != "gas"
-                             and taken[kind] != "0")  # fmt: skip
+            kinds = msgspec.structs.asdict(fill.fees).items()
+            others = "".join(f", {kind} {n}" for kind, n in kinds if kind != "gas" and n != "0")
             typer.echo(f"  {fill.transaction} on chain {fill.chain}, fee {fill.fee}{others}")
         if view.surplus_bps:
             typer.echo(f"  {view.surplus_bps} bps better than the limit")

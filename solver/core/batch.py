@@ -1,9 +1,10 @@
 """A batch from snapshot and intents to a checked, certified solution.
 
-reference → relax → choose (whole fills, one rate per pair) → settle → share → remove cycles →
-integers → verify. Three proposals can become the batch, the best first: the program's, the
-incumbent's (the relaxation without the orders that spoil it), the reference outcome's. A proposal
-that fails a later step costs one order and is tried again; the bound is always that of the whole
+reference, in integers → relax → choose (whole fills, one rate per pair) → settle without cycles →
+whole lots → share → integers → verify. Three proposals can become the batch, the best first: the
+program's, the incumbent's (the relaxation without the orders that spoil it), the reference
+outcome's. What falls short by as little as integers do is planned again with more room; a proposal
+that fails all the same costs one order and is tried again. The bound is always that of the whole
 batch.
 """
 
@@ -16,7 +17,7 @@ from msgspec import Struct
 from msgspec.structs import replace
 from numpy.typing import NDArray
 
-from solver.core import graph, legs, nearby, pricing, program, proof, reference
+from solver.core import graph, legs, nearby, pricing, program, proof, reference, room
 from solver.core.acyclic import Rule, acyclic, without
 from solver.core.canonical import canonical
 from solver.core.curves import Array
@@ -53,8 +54,8 @@ from solver.core.verify import verify
 _MOST_RATE = 1_000.0
 _WIDENINGS = 12
 _MOST_PLANS = 4
-_MOST_SHORT, _LEAST_ROOM, _MORE = 0.01, 2e-9, 1.5
-_TRIFLE = 1e-6  # of the largest order
+_TRIFLE = 1e-6  # the least price of a token that programs begin with
+_SPOILT = 1e-5  # of the largest order: more than that, one rate per pair should not cost
 _UNSEEN = 1e-5  # of the largest order: less than that, pools outside may gain
 
 
@@ -246,17 +247,8 @@ def _joint(
     snapshot, terms, prices = market.snapshot, market.terms, market.prices
     batch, around = _seen(market, kept, rows)
     progress("reference")
-    if terms.token_prices:
-        fair = reference.at_prices(batch, terms.token_prices)
-    else:
-        fair = reference.reference(batch, snapshot.hash)
-    promised = replace(batch.problem, floors=fair.floors, rates=fair.rates, caps=fair.caps)
-    batch = replace(batch, problem=promised)
-    reached: _Answer | None = None
-    if fair.plan is not None:
-        outcome = _Proposal("reference", list(fair.active), fair.plan, settled=True)
-        reached = _Exact(snapshot, batch, terms, fair.plan).answer(outcome)
-        batch = _as_reached(batch, reached)
+    fair, reached = reference_of(snapshot, batch, terms)
+    batch = _as_reached(_promised(batch, fair), reached)
     progress("relax")
     relaxed = program.solve(batch.problem)
     progress("integers")
@@ -265,6 +257,35 @@ def _joint(
     certificate = proof.prove(snapshot, batch, relaxed, answer.plan, fills, prices, around)
     reasons = _reasons(batch, relaxed, answer, fills)
     return _solution(answer, fills, tuple(reasons), certificate)
+
+
+def reference_of(
+    snapshot: Snapshot, batch: Batch, terms: Terms = _NO_TERMS
+) -> tuple[reference.Outcome, _Answer | None]:
+    """What is owed to whom, and R in integers; None where nothing is owed.
+
+    An order that integers cannot fill as R does has no part in it: R is made again without it.
+    """
+    if terms.token_prices:
+        return reference.at_prices(batch, terms.token_prices), None
+    lost: set[str] = set()
+    while True:
+        without = {i for i, intent in enumerate(batch.intents) if intent.digest in lost}
+        fair = reference.reference(batch, snapshot.hash, without)
+        if fair.plan is None:
+            return fair, None
+        outcome = _Proposal("reference", list(fair.active), fair.plan, settled=True)
+        exact = _Exact(snapshot, _promised(batch, fair), terms, fair.plan)
+        reached = exact.answer(outcome)
+        more = exact.dropped.keys() - lost
+        if not more or batch.problem.guess is not None:
+            return fair, reached
+        lost |= more
+
+
+def _promised(batch: Batch, fair: reference.Outcome) -> Batch:
+    promised = replace(batch.problem, floors=fair.floors, rates=fair.rates, caps=fair.caps)
+    return replace(batch, problem=promised)
 
 
 def _seen(
@@ -376,10 +397,11 @@ def _to_integers(exact: _Exact, batch: Batch, relaxed: Plan, reached: _Answer | 
         answer = exact.answer(proposal)
         if answer is not None:
             found.append(answer)
-            if exact.worth(answer)[0] == 0.0 and not answer.dropped:
+            if exact.worth(answer.priced)[0] == 0.0 and not answer.dropped:
                 break
     found += [reached] if reached else []
-    return max(found, key=exact.worth, default=_Answer(relaxed, None, exact.dropped, "empty"))
+    nothing = _Answer(relaxed, None, exact.dropped, "empty")
+    return max(found, key=lambda answer: exact.worth(answer.priced), default=nothing)
 
 
 def _proposals(batch: Batch, relaxed: Plan) -> list[_Proposal]:
@@ -489,13 +511,15 @@ class _Exact:
         do, there is another plan: with what books really take, and with more room for those orders.
         """
         found: tuple[Plan | None, Priced | Infeasible] = (None, Infeasible("no_plan", ""))
+        best: tuple[float, float] | None = None
         for _ in range(_MOST_PLANS):
             plan = self._plan(batch, proposal)
             if plan is None:
                 break
             outcome = self._priced(plan, proposal.chosen)
-            if found[0] is None or self._worth(outcome) > self._worth(found[1]):
-                found = plan, outcome
+            worth = self.worth(outcome)
+            if best is None or worth > best:
+                found, best = (plan, outcome), worth
             problem = self._with_room(proposal, batch.problem, plan, outcome)
             if problem is batch.problem:
                 break
@@ -503,14 +527,11 @@ class _Exact:
             batch, proposal = replace(batch, problem=ordered), replace(proposal, settled=False)
         return found
 
-    def worth(self, answer: _Answer) -> tuple[float, float]:
-        """What an answer's integers pay less than floors, as a negative number; their surplus."""
-        assert answer.priced is not None
-        return self._worth(answer.priced)
-
-    def _worth(self, outcome: Priced | Infeasible) -> tuple[float, float]:
-        """As :meth:`worth`; less than anything where invalid."""
-        if isinstance(outcome, Infeasible):
+    def worth(self, outcome: Priced | Infeasible | None) -> tuple[float, float]:
+        """What integers pay less than floors, as a negative number, and their surplus; less than
+        anything where they are invalid.
+        """
+        if not isinstance(outcome, Priced):
             return -np.inf, -1.0
         missing = sum(proof.missed_floors(self._batch, outcome.fills))
         return -missing, proof.surplus(self._batch, outcome.fills)
@@ -520,18 +541,18 @@ class _Exact:
     ) -> Problem:
         """The problem with more for those who get a little less in integers than they must."""
         if outcome.missing:
-            room = _with_reserve(self._batch, problem, outcome.missing)
-            return _paid_by_floors(room) if proposal.stage == "reference" else room
+            wider = room.with_reserve(self._batch, problem, outcome.missing)
+            return room.paid_by_floors(wider) if proposal.stage == "reference" else wider
         if isinstance(outcome, Priced):
             if proposal.stage == "reference":  # its own integers are the floors
                 return problem
             if not any(proof.missed_floors(self._batch, outcome.fills)):
                 return problem
-            return _with_floors(problem, proof.short_of_floors(self._batch, outcome.fills))
+            return room.with_floors(problem, proof.short_of_floors(self._batch, outcome.fills))
         if outcome.short:
             places = {intent.digest: i for i, intent in enumerate(self._batch.intents)}
             broken = [places[digest] for digest in outcome.detail.split()]
-            return _with_limits(problem, plan, dict(zip(broken, outcome.short, strict=True)))
+            return room.with_limits(problem, plan, dict(zip(broken, outcome.short, strict=True)))
         return problem
 
     def _plan(self, batch: Batch, proposal: _Proposal) -> Plan | None:
@@ -545,7 +566,15 @@ class _Exact:
         if whole is not None:
             batch = replace(batch, problem=whole)
             fixed = acyclic(batch, _settled(replace(proposal, plan=fixed)), self._sample) or fixed
-        return _shared(batch, fixed)
+        shared = _shared(batch, fixed)
+        even = program.at_mean_rates(batch.problem, fixed)
+        if even is batch.problem or shared.value > fixed.value - _SPOILT:
+            return shared
+        # One rate per pair spoils the plan: both kinds of its orders get it to begin with.
+        rule = _settled(replace(proposal, plan=fixed))
+        evenly = acyclic(replace(batch, problem=even), rule, self._sample)
+        again = shared if evenly is None else _shared(batch, evenly)
+        return max(shared, again, key=lambda plan: plan.value)
 
     def _left_out(self, failure: Infeasible, chosen: Sequence[bool]) -> list[int]:
         """Which orders a failure costs: one, and in a large market, to save time, all it names."""
@@ -573,63 +602,6 @@ class _Exact:
             priced.clearing,
         )
         return broken or priced
-
-
-def _with_reserve(
-    batch: Batch, problem: Problem, missing: Sequence[tuple[TokenId, int]]
-) -> Problem:
-    """The problem that leaves as much more at the nodes where exact purchases were short."""
-    reserve = list(problem.reserve or (0.0,) * problem.node_count)
-    for token, amount in missing:
-        n = batch.graph.index[graph.Node(token)]
-        reserve[n] += _MORE * amount / float(batch.unit[n]) + _LEAST_ROOM
-        if reserve[n] > _MOST_SHORT:
-            return problem
-    return replace(problem, reserve=tuple(reserve))
-
-
-def _paid_by_floors(problem: Problem) -> Problem:
-    """The problem in which those who buy exactly may pay for what must be left where they do."""
-    left = [
-        _MORE * problem.reserve[order.buy] if order.exact_out and problem.reserve else 0.0
-        for order in problem.orders
-    ]
-    floors = tuple(
-        replace(floor, amount=floor.amount - left[floor.members[0]]) for floor in problem.floors
-    )
-    rates = tuple(
-        rate * max(0.0, 1.0 - part / order.size)
-        for rate, part, order in zip(problem.rates, left, problem.orders, strict=False)
-    )
-    return replace(problem, floors=floors, rates=rates)
-
-
-def _with_limits(problem: Problem, plan: Plan, short: Mapping[int, float]) -> Problem:
-    """The problem with tighter limits for orders that are short of theirs by some part.
-
-    Orders of the same pair and limit get the same.
-    """
-    orders = list(problem.orders)
-    for k, part in short.items():
-        first = problem.orders[k]
-        if part > _MOST_SHORT or plan.sold[k] < _TRIFLE:
-            continue
-        limit = first.limit * (1.0 + _MORE * part + _LEAST_ROOM)
-        for i, order in enumerate(problem.orders):
-            if (order.sell, order.buy, order.limit) == (first.sell, first.buy, first.limit):
-                orders[i] = replace(order, limit=max(orders[i].limit, limit))
-    return replace(problem, orders=tuple(orders)) if tuple(orders) != problem.orders else problem
-
-
-def _with_floors(problem: Problem, short: Sequence[float]) -> Problem:
-    """The problem with higher floors for pairs that are short of what they are owed."""
-    if not any(0.0 < missing < _MOST_SHORT for missing in short):
-        return problem
-    floors = [
-        replace(floor, amount=floor.amount + (_MORE * missing + _LEAST_ROOM if missing else 0.0))
-        for floor, missing in zip(problem.floors, short, strict=True)
-    ]
-    return replace(problem, floors=tuple(floors))
 
 
 def _shared(batch: Batch, fixed: Plan) -> Plan:

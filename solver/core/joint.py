@@ -106,8 +106,13 @@ def together(
     What settles one order only is left to :func:`alone`.
     """
 
+    solved: dict[tuple[tuple[Intent, ...], float], Solution] = {}
+
     def batch(reduced: Sequence[Intent], gas_value: float) -> Solution:
-        return solve_batch(snapshot, reduced, Terms(gas_value=gas_value))
+        asked = tuple(reduced), gas_value
+        if asked not in solved:
+            solved[asked] = solve_batch(snapshot, reduced, Terms(gas_value=gas_value))
+        return solved[asked]
 
     def at_shadow_prices(below: float) -> _Solve:
         def solve(reduced: Sequence[Intent], gas_value: float) -> Solution:
@@ -178,7 +183,7 @@ def _shadow_prices(solution: Solution) -> dict[TokenId, float]:
     filled = {fill.digest for fill in solution.fills}
     for leaf in solution.certificate.leaves:
         if filled.issuperset(leaf.whole) and filled.isdisjoint(leaf.out):
-            return {_token(name): float(price) for name, price in leaf.prices.items()}
+            return {TokenId.parse(name): float(price) for name, price in leaf.prices.items()}
     return {}
 
 
@@ -243,9 +248,10 @@ def _priced(
         fill.digest: fill.sell if swaps[fill.digest].kind is Kind.EXACT_IN else fill.buy
         for fill in solution.fills
     }
+    trimmed = _trimmed(executed, solution, swaps)
     fitting: Settlement | None = None
     for prices in _candidates(solution, swaps):
-        for amounts in (executed, _trimmed(executed, solution, swaps)):
+        for amounts in (executed, trimmed):
             trades = _trades(amounts, swaps, fees, prices)
             if trades is None:
                 continue
@@ -315,12 +321,7 @@ def _left(solution: Solution, swaps: Mapping[str, Swap]) -> dict[TokenId, int]:
 
 def _tokens(name: str) -> tuple[TokenId, TokenId]:
     sell, _, buy = name.partition(">")
-    return _token(sell), _token(buy)
-
-
-def _token(name: str) -> TokenId:
-    chain, _, address = name.partition(":")
-    return TokenId(int(chain), address)
+    return TokenId.parse(sell), TokenId.parse(buy)
 
 
 def _prices(rates: Sequence[tuple[TokenId, TokenId, Fraction]]) -> dict[TokenId, int]:

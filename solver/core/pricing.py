@@ -8,7 +8,7 @@ rate is a pair of integers (buy, sell): exact-in orders get ⌊rate·sold⌋, ex
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import networkx as nx
 import numpy as np
@@ -64,7 +64,7 @@ class Outcome(Struct, frozen=True):
 class Priced(Struct, frozen=True):
     """Fills and rates that the residual balances cover, with what is left over.
 
-    ``missing`` is which tokens the plan itself brought too little of for what is bought exactly.
+    ``missing`` is what the plan itself brought too little of for exact purchases and limits.
     """
 
     fills: tuple[Fill, ...]
@@ -139,10 +139,11 @@ def _weakest(drawn: nx.DiGraph, cycle: list[tuple[Node, Node]]) -> tuple[Node, N
     return tail, head
 
 
-def plan_route(batch: Batch, plan: Plan) -> Route:
+def plan_route(batch: Batch, plan: Plan, sharing: Collection[int]) -> Route:
     """Proportions per node, as integers of 62 bits. The plan must be acyclic.
 
-    What exact-out orders buy is an amount, not a proportion: :func:`replay` sets it aside.
+    ``sharing`` are the orders that are paid in proportion to what arrives. What others buy is an
+    amount: :func:`replay` sets it aside.
     """
     used = used_edges(batch, plan.flow)
     wanted = _wanted(batch, plan.flow)
@@ -151,10 +152,9 @@ def plan_route(batch: Batch, plan: Plan) -> Route:
     drawn.add_nodes_from(batch.graph.nodes)
     drawn.add_edges_from((tail, head) for tail, head, _ in used)
     paid: dict[Node, float] = {}
-    for intent, amount in zip(batch.intents, plan.bought, strict=True):
-        if intent.swap.kind is Kind.EXACT_IN:
-            node = buy_node(intent)
-            paid[node] = paid.get(node, 0.0) + float(amount)
+    for i in sharing:
+        node = buy_node(batch.intents[i])
+        paid[node] = paid.get(node, 0.0) + float(plan.bought[i])
     edges: dict[Node, tuple[Edge, ...]] = {}
     kept: dict[Node, int] = {}
     for n, node in enumerate(batch.graph.nodes):
@@ -203,8 +203,13 @@ def _wanted(batch: Batch, flow: Array) -> dict[tuple[str, Node], int]:
     return found
 
 
-def replay(route: Route, supply: Mapping[Node, int], aside: Mapping[Node, int]) -> Outcome:
-    """Send the supplies through the route in exact integers; ``aside`` stays at its node."""
+def replay(
+    route: Route, supply: Mapping[Node, int], aside: Mapping[Node, int], extra: Mapping[Node, int]
+) -> Outcome:
+    """Send the supplies through the route in exact integers; ``aside`` stays at its node.
+
+    ``extra`` is what supplies have beyond the plan: all of it is sent on.
+    """
     balance = dict(supply)
     pools: dict[str, Pool] = {}
     legs: list[Leg] = []
@@ -217,7 +222,7 @@ def replay(route: Route, supply: Mapping[Node, int], aside: Mapping[Node, int]) 
         available = balance.get(node, 0) - reserved
         if not edges or available <= 0:
             continue
-        planned = _planned(edges, route.kept[node], available)
+        planned = _planned(edges, route.kept[node], available, extra.get(node, 0))
         carried = 0
         for k, (edge, share) in enumerate(zip(edges, planned, strict=True)):
             amount = share + carried
@@ -256,19 +261,28 @@ def _no_more(pool: Pool, tail: Node, head: Node, step: Step, left: int) -> Step:
     return step_of(pool, tail.token, head.token, less, Exact.IN)
 
 
-def _planned(edges: Sequence[Edge], kept: int, available: int) -> list[int]:
-    """What each edge is sent: amounts first, then shares of the rest; all of it if none is kept."""
+def _planned(edges: Sequence[Edge], kept: int, available: int, extra: int) -> list[int]:
+    """What each edge is sent: amounts first, then shares of the rest; all of it if none is kept.
+
+    Shares are rounded up, at the cost of what is kept, for a unit is much of a small trade. Of
+    ``extra`` nothing is kept.
+    """
     planned = []
     rest = available
     for edge in edges:
         planned.append(0 if edge.amount is None else min(edge.amount, rest))
         rest -= planned[-1]
-    whole = sum(edge.weight for edge in edges) + kept
+    sent_on = sum(edge.weight for edge in edges)
+    extra = min(extra, rest) if sent_on else 0
+    left = rest
     for k, edge in enumerate(edges):
         if edge.amount is None:
-            planned[k] = rest * edge.weight // whole
+            share = -(-(rest - extra) * edge.weight // (sent_on + kept))
+            share += -(-extra * edge.weight // max(sent_on, 1))
+            planned[k] = min(share, left)
+            left -= planned[k]
     if kept == 0:
-        planned[-1] += available - sum(planned)
+        planned[-1] += left
     return planned
 
 
@@ -351,9 +365,10 @@ class _Pricer:
         self._batch = batch
         self._plan = plan
         self._gas_charge = gas_charge
-        self._route = plan_route(batch, plan)
         self._amounts = [self._amount(i) if active[i] else 0 for i in range(len(active))]
         self._groups = self._group()
+        sharing = [i for group in self._groups if not group.exact_out for i in group.exact_in]
+        self._route = plan_route(batch, plan, sharing)
         self._paid_in: dict[str, int] = {}
         self._missing: tuple[tuple[TokenId, int], ...] = ()
 
@@ -442,12 +457,15 @@ class _Pricer:
     def _replay(self) -> Outcome:
         supply: dict[Node, int] = {}
         aside: dict[Node, int] = {}
+        extra: dict[Node, int] = {}
         for group in self._groups:
             total = sum(self._sell(i, group) for i in (*group.exact_in, *group.exact_out))
             supply[group.sell] = supply.get(group.sell, 0) + total
             if group.exact_out:
-                aside[group.buy] = aside.get(group.buy, 0) + self._out_total(group)
-        return replay(self._route, supply, aside)
+                aside[group.buy] = aside.get(group.buy, 0) + self._need(group)
+                more = (self._paid_in[group.name] - self._planned(group)) // group.scale
+                extra[group.sell] = extra.get(group.sell, 0) + max(more, 0)
+        return replay(self._route, supply, aside, extra)
 
     def _trimmed(self) -> Outcome:
         """Replay; what whole lots or capacities leave of a sold token is not sold at all."""
@@ -500,9 +518,8 @@ class _Pricer:
                 self._paid_in[group.name] = max(1, min(scaled, highest[group.name]))
 
         set_factor(0)
-        exact = {group.buy for group in groups}
         missing = self._uncovered().items()
-        self._missing = tuple((node.token, n) for node, n in sorted(missing) if node in exact)
+        self._missing = tuple((node.token, n) for node, n in sorted(missing))
         step = _least(0, 2**40, self._with(set_factor))
         if step is None:
             digest = self._batch.intents[groups[0].exact_out[0]].digest

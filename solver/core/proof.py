@@ -223,11 +223,10 @@ def _floor_name(batch: Batch, floor: Floor) -> str:
 
 def short_of_floors(batch: Batch, fills: Sequence[Fill]) -> list[float]:
     """By how much exact fills miss the floor of each pair, 0 where they pay it; normalised."""
+    gained = _surpluses(batch, fills)
     missing = []
     for floor in batch.problem.floors:
-        names = {batch.intents[i].digest for i in floor.members}
-        kept = [fill for fill in fills if fill.digest in names]
-        short = floor.amount - surplus(batch, kept)
+        short = floor.amount - sum(gained.get(i, 0.0) for i in sorted(floor.members))
         missing.append(short if short > floor.amount * 1e-9 else 0.0)
     return missing
 
@@ -246,13 +245,13 @@ def missed_floors(batch: Batch, fills: Sequence[Fill]) -> list[float]:
 
 def _with_paid_floors(batch: Batch, fills: Sequence[Fill]) -> Batch:
     """The batch with floors that the fills pay: as much lower as they miss them, or none at all."""
-    floors = tuple(
-        replace(floor, amount=(floor.amount - short) * (1.0 - _PAID))
-        if short else floor
-        for floor, short in zip(batch.problem.floors, short_of_floors(batch, fills), strict=True)
-    )  # fmt: skip
-    if any(missed_floors(batch, fills)):  # then nothing may be proven with floors
-        floors = ()
+    floors: tuple[Floor, ...] = ()
+    if not any(missed_floors(batch, fills)):  # if not, nothing may be proven with floors
+        missing = short_of_floors(batch, fills)
+        floors = tuple(
+            replace(floor, amount=(floor.amount - short) * (1.0 - _PAID)) if short else floor
+            for floor, short in zip(batch.problem.floors, missing, strict=True)
+        )
     kept = tuple(floor for floor in floors if floor.amount > 0.0)
     return replace(batch, problem=replace(batch.problem, floors=kept))
 
@@ -297,20 +296,24 @@ def _without_policy(batch: Batch, fills: Sequence[Fill]) -> Problem:
 
 def surplus(batch: Batch, fills: Sequence[Fill]) -> float:
     """The objective of exact fills in normalised units; the fee counts as cost."""
+    return sum(_surpluses(batch, fills).values(), 0.0)
+
+
+def _surpluses(batch: Batch, fills: Sequence[Fill]) -> dict[int, float]:
+    """What each filled order has beyond its limit, by its place in the batch."""
     by_digest = {fill.digest: fill for fill in fills}
-    total = 0.0
-    for intent, order in zip(batch.intents, batch.problem.orders, strict=True):
+    found: dict[int, float] = {}
+    for i, (intent, order) in enumerate(zip(batch.intents, batch.problem.orders, strict=True)):
         fill = by_digest.get(intent.digest)
         if fill is None:
             continue
         swap = intent.swap
+        over = fill.buy * swap.sell_amount - fill.sell * swap.buy_amount
         if swap.kind is Kind.EXACT_IN:
-            over = fill.buy * swap.sell_amount - fill.sell * swap.buy_amount
-            total += over / swap.sell_amount / batch.unit[order.buy]
+            found[i] = float(over / swap.sell_amount / batch.unit[order.buy])
         else:
-            over = fill.buy * swap.sell_amount - fill.sell * swap.buy_amount
-            total += over / swap.buy_amount / batch.unit[order.sell]
-    return float(total)
+            found[i] = float(over / swap.buy_amount / batch.unit[order.sell])
+    return found
 
 
 def arbitrage_floor(snapshot: Snapshot, batch: Batch) -> tuple[float, list[tuple[Leg, ...]]]:

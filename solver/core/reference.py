@@ -9,11 +9,12 @@ that pair.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
+from numpy.typing import NDArray
 
 from solver.core import curves, program
 from solver.core.acyclic import Rule, acyclic
@@ -43,8 +44,11 @@ class Outcome(Struct, frozen=True):
     caps: tuple[float, ...]
 
 
-def reference(batch: Batch, seed: str) -> Outcome:
-    """Serve the pairs one after another; each leaves all before it their surplus and rate."""
+def reference(batch: Batch, seed: str, lost: Collection[int] = ()) -> Outcome:
+    """Serve the pairs one after another; each leaves all before it their surplus and rate.
+
+    ``lost`` are orders that get nothing here.
+    """
     problem = batch.problem
     count = len(problem.orders)
     if count == 1:
@@ -53,8 +57,9 @@ def reference(batch: Batch, seed: str) -> Outcome:
     problem = replace(problem, caps=caps)
     reached: Plan | None = None
     active = [False] * count
-    for turn in _turns([group for group in _groups(batch, seed) if _has_takers(problem, group[0])]):
-        served = _serve(replace(batch, problem=problem), turn, active)
+    for pairs in _turns(_groups(batch, seed, lost)):
+        turn = _with_takers(problem, pairs, active)
+        served = _serve(replace(batch, problem=problem), turn, active) if turn else None
         if served is not None:
             members, reached = served
             active = [on or i in members for i, on in enumerate(active)]
@@ -117,24 +122,43 @@ def _together(
     return [members for members in dict.fromkeys(variants) if members]
 
 
-def _has_takers(problem: Problem, i: int) -> bool:
-    """Whether pools and orders connect what an order sells to what it buys.
+def _with_takers(
+    problem: Problem, groups: Sequence[tuple[int, ...]], active: Sequence[bool]
+) -> list[tuple[int, ...]]:
+    """The pairs whose sold token is connected to the bought one by pools, by the orders that have
+    something and by these themselves.
 
-    If not, all that it could be paid is what others leave, for tokens that nobody takes.
+    All that another could be paid is what others leave, for tokens that nobody takes.
     """
-    takers = [(order.sell, order.buy) for order in problem.orders]
-    arcs = problem.arcs
-    open_arcs = arcs.capacity > 0.0
-    tail = np.concatenate([arcs.tail[open_arcs], [buy for _, buy in takers]]).astype(int)
-    head = np.concatenate([arcs.head[open_arcs], [sell for sell, _ in takers]]).astype(int)
-    order = problem.orders[i]
-    reached = np.zeros(problem.node_count, dtype=bool)
-    reached[order.sell] = True
-    count = 0
-    while count < np.count_nonzero(reached):
-        count = int(np.count_nonzero(reached))
+    arcs, orders = problem.arcs, problem.orders
+    usable = arcs.capacity > 0.0
+    members = {i for group in groups for i in group}
+    takers = [order for i, order in enumerate(orders) if active[i] or i in members]
+    # An order turns what it buys into what it sells.
+    tail = np.concatenate([arcs.tail[usable], [order.buy for order in takers]]).astype(int)
+    head = np.concatenate([arcs.head[usable], [order.sell for order in takers]]).astype(int)
+    reached: dict[int, NDArray[np.bool_]] = {}
+    found = []
+    for group in groups:
+        order = orders[group[0]]
+        if order.sell not in reached:
+            reached[order.sell] = _reached_from(order.sell, tail, head, problem.node_count)
+        if reached[order.sell][order.buy]:
+            found.append(group)
+    return found
+
+
+def _reached_from(
+    node: int, tail: NDArray[np.int_], head: NDArray[np.int_], count: int
+) -> NDArray[np.bool_]:
+    """Which nodes links lead to, the node itself included."""
+    reached = np.zeros(count, dtype=bool)
+    reached[node] = True
+    before = 0
+    while before < np.count_nonzero(reached):
+        before = int(np.count_nonzero(reached))
         reached[head[reached[tail]]] = True
-    return bool(reached[order.buy])
+    return reached
 
 
 def _rule(members: tuple[int, ...], active: Sequence[bool]) -> Rule:
@@ -210,10 +234,12 @@ def keeps_floors(problem: Problem, plan: Plan) -> bool:
     )
 
 
-def _groups(batch: Batch, seed: str) -> list[tuple[int, ...]]:
+def _groups(batch: Batch, seed: str, lost: Collection[int]) -> list[tuple[int, ...]]:
     """The orders of each directed pair; the pairs in the order of a hash of seed and pair."""
     found: dict[str, list[int]] = {}
     for i, intent in enumerate(batch.intents):
+        if i in lost:
+            continue
         found.setdefault(f"{intent.swap.sell}>{intent.swap.buy}", []).append(i)
     rank = {name: keccak(f"{seed}|{name}".encode()) for name in found}
     return [tuple(found[name]) for name in sorted(found, key=lambda name: rank[name])]

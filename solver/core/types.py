@@ -27,6 +27,12 @@ class TokenId(Struct, frozen=True, order=True):
     def __str__(self) -> str:
         return f"{self.chain}:{self.address}"
 
+    @classmethod
+    def parse(cls, name: str) -> TokenId:
+        """The token that :meth:`__str__` names. Raises ValueError."""
+        chain, _, address = name.partition(":")
+        return cls(int(chain), address.lower())
+
 
 class Token(Struct, frozen=True):
     """What an operator knows about a token."""

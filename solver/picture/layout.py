@@ -6,7 +6,7 @@ The unit square, with (0, 0) below on the left. A picture of the same flow is th
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec import Struct
 
@@ -48,7 +48,8 @@ def layout_of(flow: Flow, tokens: Tokens) -> Layout:
     """The layout of a flow; empty for an empty one."""
     if not flow.boxes:
         return Layout((), ())
-    heights = _heights(flow, tokens)
+    sizes = _sizes(flow, tokens)
+    heights = _through(flow, sizes)
     columns: dict[int, list[Box]] = defaultdict(list)
     for box in flow.boxes:
         columns[box.column].append(box)
@@ -61,7 +62,7 @@ def layout_of(flow: Flow, tokens: Tokens) -> Layout:
             low = top - heights[box.name]
             places[box.name] = Place(box, column / last, low, top)
             top = low - _GAP
-    return Layout(tuple(places.values()), _ribbons(flow, tokens, places))
+    return Layout(tuple(places.values()), _ribbons(flow, sizes, places))
 
 
 def _sizes(flow: Flow, tokens: Tokens) -> list[tuple[float, float]]:
@@ -81,7 +82,7 @@ def _sizes(flow: Flow, tokens: Tokens) -> list[tuple[float, float]]:
     return [(max(_LEAST, one * scale), max(_LEAST, two * scale)) for one, two in worths]
 
 
-def _through(flow: Flow, sizes: list[tuple[float, float]]) -> dict[str, float]:
+def _through(flow: Flow, sizes: Sequence[tuple[float, float]]) -> dict[str, float]:
     """The larger of what comes in and goes out, by box."""
     into: dict[str, float] = defaultdict(float)
     out: dict[str, float] = defaultdict(float)
@@ -89,10 +90,6 @@ def _through(flow: Flow, sizes: list[tuple[float, float]]) -> dict[str, float]:
         out[band.source] += one
         into[band.target] += two
     return {box.name: max(into[box.name], out[box.name]) for box in flow.boxes}
-
-
-def _heights(flow: Flow, tokens: Tokens) -> dict[str, float]:
-    return _through(flow, _sizes(flow, tokens))
 
 
 def _rank(box: Box, flow: Flow, places: Mapping[str, Place]) -> tuple[float, str]:
@@ -106,14 +103,16 @@ def _rank(box: Box, flow: Flow, places: Mapping[str, Place]) -> tuple[float, str
     return (-sum(middles) / len(middles) if middles else 0.0, " ".join(ends) + box.label)
 
 
-def _ribbons(flow: Flow, tokens: Tokens, places: Mapping[str, Place]) -> tuple[Ribbon, ...]:
+def _ribbons(
+    flow: Flow, ends: Sequence[tuple[float, float]], places: Mapping[str, Place]
+) -> tuple[Ribbon, ...]:
     """Bands leave and reach a box from above in the order of their other ends, so few cross."""
-    sizes = dict(zip(flow.bands, _sizes(flow, tokens), strict=True))
+    sizes = dict(zip(flow.bands, ends, strict=True))
     starts = _stacked(flow, places, lambda b: (b.source, b.target), sizes, 0)
-    ends = _stacked(flow, places, lambda b: (b.target, b.source), sizes, 1)
+    stops = _stacked(flow, places, lambda b: (b.target, b.source), sizes, 1)
     return tuple(
         Ribbon(
-            band, places[band.source].x, places[band.target].x, starts[band], ends[band],
+            band, places[band.source].x, places[band.target].x, starts[band], stops[band],
             *sizes[band],
         )
         for band in flow.bands

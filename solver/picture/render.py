@@ -54,8 +54,7 @@ def load() -> Any:
 def draw(scene: Scene, path: Path) -> None:
     """Write the picture; the form follows the ending. Raises NoLibrary, OSError."""
     plt = load()
-    ribbons = len(scene.layout.places)
-    height = min(14.0, max(5.5, 0.25 * ribbons + 2.0))
+    height = min(14.0, max(5.5, 0.25 * len(scene.layout.places) + 2.0))
     with plt.rc_context({"font.size": 9, "svg.hashsalt": "thalweg", "svg.fonttype": "path"}):
         figure, (left, right) = plt.subplots(
             1, 2, figsize=(15, height), width_ratios=(1, 1.9), dpi=110

@@ -311,7 +311,7 @@ def derived_again(proposal: InstanceProposal, derived: Derived) -> InstancePropo
 def _moved(move: LegDocument | InventoryDocument, pointer: str) -> tuple[TokenId, TokenId, int]:
     """From, to and how much goes in. Raises Invalid."""
     try:
-        ends = token_of(move.token_in), token_of(move.token_out)
+        ends = TokenId.parse(move.token_in), TokenId.parse(move.token_out)
     except ValueError as error:
         raise Invalid("bad_token", str(error), pointer) from error
     return *ends, whole(move.amount_in, f"{pointer}/amountIn")
@@ -521,12 +521,6 @@ def _intent(entry: InstanceIntent, pointer: str, settlements: dict[int, str]) ->
     return CoreIntent(digest, swap, entry.signature, filled, covered)
 
 
-def token_of(text: str) -> TokenId:
-    """A token by its name ``chain:address``. Raises ValueError."""
-    chain, _, address = text.partition(":")
-    return TokenId(int(chain), address.lower())
-
-
 def tokens_of(instance: Instance) -> dict[TokenId, Token]:
     """What the file says of its tokens."""
     found = [
@@ -562,8 +556,8 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
         (token0, token1), (reserve0, reserve1) = entry["tokens"], entry["reserves"]
         return ConstantProductPool(
             id=name,
-            token0=token_of(token0),
-            token1=token_of(token1),
+            token0=TokenId.parse(token0),
+            token1=TokenId.parse(token1),
             reserve0=_natural(reserve0),
             reserve1=_natural(reserve1),
             fee_num=_natural(entry["feeNum"]),
@@ -573,8 +567,8 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
     if kind == "orderBook":
         return BookPool(
             id=name,
-            base=token_of(entry["base"]),
-            quote=token_of(entry["quote"]),
+            base=TokenId.parse(entry["base"]),
+            quote=TokenId.parse(entry["quote"]),
             lot_size=_natural(entry["lotSize"]),
             taker_fee_bps=_natural(entry["takerFeeBps"]),
             bids=tuple(Level(_natural(price), _natural(lots)) for price, lots in entry["bids"]),
@@ -585,16 +579,16 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
     if kind == "limitOrder":
         return LimitOrderPool(
             id=name,
-            maker_token=token_of(entry["makerToken"]),
-            taker_token=token_of(entry["takerToken"]),
+            maker_token=TokenId.parse(entry["makerToken"]),
+            taker_token=TokenId.parse(entry["takerToken"]),
             maker_amount=_natural(entry["makerAmount"]),
             taker_amount=_natural(entry["takerAmount"]),
             gas=gas,
         )
     if kind == "bridge":
         quote = Quote(
-            token_of(entry["tokenIn"]),
-            token_of(entry["tokenOut"]),
+            TokenId.parse(entry["tokenIn"]),
+            TokenId.parse(entry["tokenOut"]),
             _natural(entry["fixedFee"]),
             _natural(entry["feeBps"]),
             _natural(entry["capacity"]),
@@ -606,8 +600,8 @@ def _pool(entry: JsonObject, number: int) -> Pool | None:
     if kind == "buffer":
         return BufferPool(
             id=name,
-            wrapped=token_of(entry["wrapped"]),
-            underlying=token_of(entry["underlying"]),
+            wrapped=TokenId.parse(entry["wrapped"]),
+            underlying=TokenId.parse(entry["underlying"]),
             rate=_natural(entry["rate"]),
             wrapped_left=_natural(entry["wrappedLeft"]),
             underlying_left=_natural(entry["underlyingLeft"]),
@@ -624,8 +618,8 @@ def _concentrated(entry: JsonObject, name: str, gas: int) -> ConcentratedPool:
     nets = {int(tick): int(net) for tick, net in entry["liquidityNet"].items()}
     return ConcentratedPool(
         id=name,
-        token0=token_of(token0),
-        token1=token_of(token1),
+        token0=TokenId.parse(token0),
+        token1=TokenId.parse(token1),
         fee_pips=_natural(entry["feePips"]),
         tick_spacing=spacing,
         sqrt_price_x96=_natural(entry["sqrtPriceX96"]),
@@ -638,7 +632,7 @@ def _concentrated(entry: JsonObject, name: str, gas: int) -> ConcentratedPool:
 
 
 def _pool_of_coins(entry: JsonObject, kind: str, name: str, gas: int) -> Pool:
-    coins = tuple(token_of(coin) for coin in entry["coins"])
+    coins = tuple(TokenId.parse(coin) for coin in entry["coins"])
     lists = ["balances", "rates", *(["scaling"] if kind != "curve" else [])]
     lists += ["weights"] if kind == "weighted" else []
     values = {field: _integers(entry, field, len(coins)) for field in lists}

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Annotated
 
 from msgspec import Meta, Struct
+from msgspec.structs import asdict
 
 from solver.core.graph import directions
 from solver.core.journal import Batched, Book, BundleRecord, IntentRecord
@@ -36,6 +37,7 @@ from solver.wire.solution import (
     ReasonDocument,
     alone_document,
     certificate_document,
+    charges_document,
     reason_document,
 )
 from solver.wire.swap import SwapDocument, swap_document
@@ -399,13 +401,7 @@ def surplus_bps(swap: Swap, sold: int, bought: int) -> str:
 
 
 def _fees_view(gas: int, charges: Charges) -> FeesView:
-    return FeesView(
-        str(gas),
-        str(charges.volume),
-        str(charges.surplus),
-        str(charges.improvement),
-        str(charges.solver),
-    )
+    return FeesView(str(gas), **asdict(charges_document(charges)))
 
 
 def _charges(digest: str, batch: str, book: Book) -> Charges:

@@ -18,13 +18,14 @@ from solver.core.program.batch import (
     together,
 )
 from solver.core.program.optimiser import ProgramError
-from solver.core.program.sharing import at_one_rate, share, uniform
+from solver.core.program.sharing import at_mean_rates, at_one_rate, share, uniform
 
 __all__ = [
     "FILLED",
     "ProgramError",
     "alike",
     "alone",
+    "at_mean_rates",
     "at_one_rate",
     "choose",
     "duals",

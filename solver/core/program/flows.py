@@ -46,7 +46,9 @@ class Flows(Struct):
         flow, plain = np.zeros(arc_count), len(self.column_arc)
         np.add.at(flow, self.column_arc, values[:plain])
         if self.stars is not None:
-            flow[self.stars.pairs] = self.stars.flows(values[plain : plain + len(self.stars.tail)])
+            flow[self.stars.pairs] = self.stars.flows(
+                values[plain : plain + len(self.stars.levels.tail)]
+            )
         return flow
 
     def optimum(self) -> tuple[Array, Array]:
@@ -83,25 +85,28 @@ def _on_curves(problem: Problem, columns: Columns, nodes: list[int]) -> Flows:
     arcs, near = problem.arcs, _near_money(problem)
     pools = [pool for pool in problem.joints if np.any(near[pool.pairs])]
     around = stars(problem, pools, np.where(near, arcs.capacity, 0.0))
+    levels = around.levels
     plain = near.copy()
     for pool in problem.joints:
         plain[pool.pairs] = False
     of = np.nonzero(plain)[0]
-    for _ in around.guess:
+    for _ in levels.node_nu:
         columns.at_least(0.0)
     columns.arcs(
         np.minimum(arcs.capacity[of], _MOST), arcs.tail[of], arcs.head[of], np.ones(len(of))
     )
     columns.levels(
-        np.minimum(around.capacity, _MOST), around.tail, around.head, around.third, around.drain,
-        around.kappa,
+        np.minimum(levels.capacity, _MOST), levels.tail, levels.head, levels.third, levels.drain,
+        levels.kappa,
     )  # fmt: skip
     bent = Curves(
-        np.concatenate([arcs.head[of], around.head]),
-        np.concatenate([arcs.kind[of], around.kind]),
-        np.concatenate([arcs.par[of], around.par]),
+        np.concatenate([arcs.head[of], levels.head]),
+        np.concatenate([arcs.kind[of], levels.kind]),
+        np.concatenate([arcs.par[of], levels.par]),
     )
-    return Flows(columns, nodes, of, bent, around, np.concatenate([problem.first_nu, around.guess]))
+    return Flows(
+        columns, nodes, of, bent, around, np.concatenate([problem.first_nu, levels.node_nu])
+    )
 
 
 def cuts_of(problem: Problem, nu: Array, flow: Array, spread: float) -> Array | None:

@@ -41,6 +41,7 @@ _TINY = 1e-12
 _ROUNDS = 4
 _SPREAD = 0.15**3
 _LOOSE = 1e-9
+_ROOM = 1e-7
 
 
 class _Pair(Struct, frozen=True):
@@ -113,7 +114,7 @@ def at_one_rate(problem: Problem, plan: Plan, focus: Set[int]) -> Plan:
     Others get no more than in :func:`uniform`, which is the answer where nothing is better.
     """
     worst = uniform(problem, plan)
-    if worst.value >= plan.value - _LOOSE:
+    if worst.value >= surplus_of(problem, range(len(problem.orders)), plan) - _LOOSE:
         return worst
     pairs = _pairs(problem, worst)
     tau = np.array(
@@ -123,8 +124,9 @@ def at_one_rate(problem: Problem, plan: Plan, focus: Set[int]) -> Plan:
         pair if focus & set(pair.members) else replace(pair, high=max(pair.low, float(one)))
         for pair, one in zip(pairs, tau, strict=True)
     ]
-    low = np.array([pair.low for pair in pairs])
-    start = _Rates(np.maximum(low, tau), worst.flow, worst.nu, 0.0, ())
+    # What holds by as little as segments lose would leave no solution at all.
+    low = np.minimum([pair.low for pair in pairs], tau) * (1.0 - _ROOM)
+    start = _Rates(tau, worst.flow, worst.nu, 0.0, ())
     try:
         better = _with_rates(
             problem, worst, pairs, _best(problem, pairs, worst, low, -np.inf, start)
@@ -132,6 +134,24 @@ def at_one_rate(problem: Problem, plan: Plan, focus: Set[int]) -> Plan:
     except ProgramError:
         return worst
     return better if better.value > worst.value else worst
+
+
+def at_mean_rates(problem: Problem, plan: Plan) -> Problem:
+    """The problem in which exact-in orders ask for the mean rate of their pair in a plan, where
+    some of the pair buy exactly.
+
+    A plan that gives all surplus to those who buy exactly could not be at one rate.
+    """
+    orders = list(problem.orders)
+    for pair in _pairs(problem, plan):
+        exact_in = [i for i in pair.members if not orders[i].exact_out]
+        if len(exact_in) == len(pair.members) or not exact_in:
+            continue
+        members = list(pair.members)
+        mean = float(plan.bought[members].sum() / plan.sold[members].sum()) * (1.0 - _LOOSE)
+        for i in exact_in:
+            orders[i] = replace(orders[i], limit=max(orders[i].limit, mean))
+    return replace(problem, orders=tuple(orders)) if tuple(orders) != problem.orders else problem
 
 
 def _pairs(problem: Problem, plan: Plan) -> list[_Pair]:
@@ -181,6 +201,8 @@ def _level(
         if not free:
             break
         found = _solve(problem, pairs, plan, low, enough, start, free)
+        if any(pairs[d].bought > 0.0 for d in free):  # tangents were elsewhere
+            found = _solve(problem, pairs, plan, low, enough, found, free)
         for d in free:
             low[d] = max(low[d], min(found.least, pairs[d].high) * (1.0 - _LOOSE))
         start = found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
@@ -146,15 +148,26 @@ _NO_STARS = Stars(
 )  # fmt: skip
 
 
+class JointCoins(Protocol):
+    """Pools of three or more coins, coin by coin, as :class:`solver.core.routing.coins.Coins`."""
+
+    start: IntArray
+    token: IntArray
+    reserve: Array
+    weight: Array
+    into: Array
+    out: Array
+    excess: Array
+
+
 def stars_of(
-    network: Network, joints: IntArray, sells: Array, buys: Array, index: IntArray, amount: float,
+    joint: JointCoins, joints: IntArray, sells: Array, buys: Array, index: IntArray, amount: float,
     nu: Array,
 ) -> Stars:  # fmt: skip
     """Levels for the coins that pools take (``sells`` > 0) and give (``buys`` > 0).
 
     ``index`` numbers the tokens, −1 for those that take no part; ``nu`` are their prices.
     """
-    joint = network.joint
     room = 2 * (np.count_nonzero(sells > 0.0) + np.count_nonzero(buys > 0.0) + len(joints))
     ends = np.zeros((3, room), np.int64)
     numbers = np.zeros((3, room))
@@ -334,7 +347,7 @@ def _build(
         np.add.at(buys, coin_out, flow[both])
         index = np.full(len(network.tokens), -1, np.int64)
         index[local.tokens] = np.arange(len(local.tokens))
-        stars = stars_of(network, joints, sells, buys, index, amount, nu)
+        stars = stars_of(network.joint, joints, sells, buys, index, amount, nu)
     coin = stars.coin
     begun = np.full(len(coin), 1e-4)
     begun[coin > 0] = sells[coin[coin > 0] - 1] - 1.0

@@ -121,7 +121,8 @@ def _stars(network: Network, amount: float, nu: Array) -> Stars:
     """Every joint pool with all its coins."""
     ones = np.ones(len(network.joint.token))
     tokens = np.arange(len(network.tokens))
-    return stars_of(network, np.arange(len(network.joint.ann)), ones, ones, tokens, amount, nu)
+    joint = network.joint
+    return stars_of(joint, np.arange(len(joint.ann)), ones, ones, tokens, amount, nu)
 
 
 def levels_at(
