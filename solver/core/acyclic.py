@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
+import numpy as np
 from msgspec.structs import replace
 
 from solver.core import pricing
@@ -57,9 +58,7 @@ def _close_links(batch: Batch, rule: Rule, joint: Plan) -> Plan | None:
 
 def without(batch: Batch, closed: Links) -> Problem:
     """The problem in which the closed links carry nothing."""
-    arcs, nodes = batch.problem.arcs, batch.graph.nodes
-    capacity = arcs.capacity.copy()
-    for k, (tail, head) in enumerate(zip(arcs.tail, arcs.head, strict=True)):
-        if (nodes[tail], nodes[head]) in closed:
-            capacity[k] = 0.0
+    arcs, index, count = batch.problem.arcs, batch.graph.index, batch.problem.node_count
+    shut = [index[tail] * count + index[head] for tail, head in closed]
+    capacity = np.where(np.isin(arcs.tail * count + arcs.head, shut), 0.0, arcs.capacity)
     return replace(batch.problem, arcs=replace(arcs, capacity=capacity))

@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from msgspec import Struct
 from msgspec.structs import replace
-from numpy.typing import NDArray
 
 from solver.core import graph, legs, nearby, pricing, program, proof, reference, room
 from solver.core.acyclic import Rule, acyclic, without
@@ -296,9 +295,13 @@ def _seen(
     if network is None or len(network.pools) <= nearby.MANY:
         return _normalised(market, market.snapshot.pools, kept, rows), None
     seen = nearby.near(network, kept, prices)
+    always = {pool.id for pool in market.snapshot.pools if isinstance(pool, StatesRoutes)}
+    declared: dict[str, graph.Declared] = {}
     known: dict[graph.Node, float] = {}
     for _ in range(_WIDENINGS):
-        batch = _with_guess(_looking_at(market, network, seen, kept, rows), known)
+        visible = always | {pool.id for pool, on in zip(network.pools, seen, strict=True) if on}
+        pools = [pool for pool in market.snapshot.pools if pool.id in visible]
+        batch = _with_guess(_normalised(market, pools, kept, rows, declared), known)
         around = nearby.Surroundings(network, seen)
         lifted = around.lift(batch, program.solve(batch.problem).nu)
         missing, more = around.gains(lifted)
@@ -309,34 +312,22 @@ def _seen(
     return _with_guess(batch, known), around
 
 
-def _looking_at(
-    market: _Market,
-    network: Network,
-    seen: NDArray[np.bool_],
-    kept: Sequence[Intent],
-    rows: Sequence[ExtraRow],
-) -> Batch:
-    """The batch over some pools, and everything that states routes."""
-    visible = {pool.id for pool, on in zip(network.pools, seen, strict=True) if on}
-    pools = [
-        pool
-        for pool in market.snapshot.pools
-        if pool.id in visible or isinstance(pool, StatesRoutes)
-    ]
-    return _normalised(market, pools, kept, rows)
-
-
 def _with_guess(batch: Batch, known: Mapping[graph.Node, float]) -> Batch:
     guess = np.array([max(known.get(node, 1.0), _TRIFLE) for node in batch.graph.nodes])
     return replace(batch, problem=replace(batch.problem, guess=guess))
 
 
 def _normalised(
-    market: _Market, pools: Sequence[Pool], kept: Sequence[Intent], rows: Sequence[ExtraRow]
+    market: _Market,
+    pools: Sequence[Pool],
+    kept: Sequence[Intent],
+    rows: Sequence[ExtraRow],
+    declared: dict[str, graph.Declared] | None = None,
 ) -> Batch:
     terms = market.terms
     wanted = [sell_node(intent) for intent in kept] + [buy_node(intent) for intent in kept]
-    built = graph.build(replace(market.snapshot, pools=tuple(pools)), wanted, terms.capital_bps)
+    snapshot = replace(market.snapshot, pools=tuple(pools))
+    built = graph.build(snapshot, wanted, terms.capital_bps, declared)
     return normalise(built, kept, terms.fees, market.prices, terms.max_impact_bps, rows)
 
 

@@ -117,28 +117,57 @@ def _inventory(quote: Quote, capacity: int, capital_bps: int) -> Inventory:
     )
 
 
-def build(snapshot: Snapshot, wanted: Sequence[Node], capital_bps: int = 0) -> Graph:
-    """The graph of a snapshot; ``wanted`` nodes exist even where no arc touches them."""
+class Declared(Struct, frozen=True):
+    """What a pool brings into a graph: its arcs' levels, and the gas of each."""
+
+    rows: tuple[tuple[Node, Node, Level], ...]
+    gas: tuple[int, ...]
+    is_sampled: bool
+    joint: tuple[Arc, ...] | None
+
+
+def declared(pool: Pool) -> Declared:
+    """The levels of a pool; none of a bridge, which the solver's inventory stands for."""
+    if isinstance(pool, StatesRoutes):
+        return Declared((), (), False, None)
+    is_sampled = not isinstance(pool, DeclaresArcs)
+    arcs = pool.arcs() if isinstance(pool, DeclaresArcs) else sample(pool)
+    found = [(arc, level) for arc in arcs for level in curves.levels(arc)]
+    return Declared(
+        tuple((Node(arc.token_in), Node(arc.token_out), level) for arc, level in found),
+        tuple(arc.gas for arc, _ in found),
+        is_sampled,
+        tuple(arcs) if is_joint(arcs) else None,
+    )
+
+
+def build(
+    snapshot: Snapshot,
+    wanted: Sequence[Node],
+    capital_bps: int = 0,
+    known: dict[str, Declared] | None = None,
+) -> Graph:
+    """The graph of a snapshot; ``wanted`` nodes exist even where no arc touches them.
+
+    ``known`` keeps what pools declare from one graph of a snapshot to the next.
+    """
+    known = {} if known is None else known
     rows: list[tuple[Node, Node, Level]] = []
     source: list[Pool | Inventory] = []
     gas: list[int] = []
     sampled: list[str] = []
     joints: dict[str, tuple[Arc, ...]] = {}
     for pool in sorted(snapshot.pools, key=lambda pool: pool.id):
-        if isinstance(pool, StatesRoutes):
-            continue
-        if isinstance(pool, DeclaresArcs):
-            arcs = pool.arcs()
-        else:
-            arcs = sample(pool)
+        if pool.id not in known:
+            known[pool.id] = declared(pool)
+        own_arcs = known[pool.id]
+        rows += own_arcs.rows
+        source += [pool] * len(own_arcs.rows)
+        gas += own_arcs.gas
+        if own_arcs.is_sampled:
             sampled.append(pool.id)
-        if is_joint(arcs):
-            joints[pool.id] = tuple(arcs)
-        for arc in arcs:
-            for level in curves.levels(arc):
-                rows.append((Node(arc.token_in), Node(arc.token_out), level))
-                source.append(pool)
-                gas.append(arc.gas)
+        if own_arcs.joint is not None:
+            joints[pool.id] = own_arcs.joint
     for own in sorted(inventories(snapshot, capital_bps), key=lambda own: own.id):
         rate = 1.0 - own.cost_bps / BPS
         tail, head = Node(own.token_in, ESCROW), Node(own.token_out, NOW)

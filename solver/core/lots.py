@@ -6,6 +6,7 @@ second time no book takes more than the whole lots that the first plan pays for.
 
 from __future__ import annotations
 
+import numpy as np
 from msgspec.structs import replace
 
 from solver.core.pricing import sent, used_edges
@@ -26,7 +27,10 @@ def in_lots(batch: Batch, plan: Plan) -> Problem | None:
         return None
     graph, arcs = batch.graph, batch.problem.arcs
     capacity = arcs.capacity.copy()
+    names = {name for _, _, name in caps}
     for position, k in enumerate(batch.kept):  # the levels of a book come best first
+        if graph.source[k].id not in names:
+            continue
         key = graph.nodes[graph.arcs.tail[k]], graph.nodes[graph.arcs.head[k]], graph.source[k].id
         if key in caps:
             capacity[position] = min(capacity[position], caps[key])
@@ -37,7 +41,8 @@ def in_lots(batch: Batch, plan: Plan) -> Problem | None:
 def _caps(batch: Batch, plan: Plan) -> dict[tuple[object, object, str], float]:
     """The normalised input that each book of a plan takes, where that is less than planned."""
     graph = batch.graph
-    books = {source.id: source for source in graph.source if trades_in_lots(source)}
+    used = (graph.source[batch.kept[k]] for k in np.nonzero(plan.flow)[0])
+    books = {source.id: source for source in used if trades_in_lots(source)}
     found: dict[tuple[object, object, str], float] = {}
     for (tail, head, name), amount in used_edges(batch, plan.flow).items():
         book = books.get(name)

@@ -92,11 +92,15 @@ def used_edges(batch: Batch, flow: Array) -> dict[tuple[Node, Node, str], float]
 def find_cycle(batch: Batch, flow: Array) -> tuple[Node, Node] | None:
     """The token pair with the least flow on some cycle of the plan, or None if it is acyclic."""
     drawn = _pair_flows(batch, flow)
-    try:
-        cycle = nx.find_cycle(drawn)
-    except nx.NetworkXNoCycle:
+    cycle = _cycle(drawn)
+    return None if cycle is None else _weakest(drawn, cycle)
+
+
+def _cycle(drawn: nx.DiGraph) -> list[tuple[Node, Node]] | None:
+    """Some cycle. Whether there is one is the quicker question, and mostly there is none."""
+    if nx.is_directed_acyclic_graph(drawn):
         return None
-    return _weakest(drawn, cycle)
+    return [(tail, head) for tail, head, *_ in nx.find_cycle(drawn)]
 
 
 def backward_links(batch: Batch, flow: Array) -> set[tuple[Node, Node]]:
@@ -106,24 +110,21 @@ def backward_links(batch: Batch, flow: Array) -> set[tuple[Node, Node]]:
     has a topological order, and every pair against that order is returned, used or not.
     """
     drawn = _pair_flows(batch, flow)
-    while True:
-        try:
-            cycle = nx.find_cycle(drawn)
-        except nx.NetworkXNoCycle:
-            break
+    while (cycle := _cycle(drawn)) is not None:
         weakest = _weakest(drawn, cycle)
         least = drawn.edges[weakest]["flow"]
-        for tail, head, *_ in cycle:
+        for tail, head in cycle:
             drawn.edges[tail, head]["flow"] -= least
             if (tail, head) == weakest or drawn.edges[tail, head]["flow"] <= 0.0:
                 drawn.remove_edge(tail, head)
-    rank = {node: k for k, node in enumerate(nx.lexicographical_topological_sort(drawn))}
-    nodes, arcs = batch.graph.nodes, batch.graph.arcs
-    links = {(nodes[arcs.tail[k]], nodes[arcs.head[k]]) for k in batch.kept}
-    last = len(rank)
-    return {
-        (tail, head) for tail, head in links if tail in rank and rank.get(head, last) <= rank[tail]
-    }
+    ordered = list(nx.lexicographical_topological_sort(drawn))
+    nodes, arcs = batch.graph.nodes, batch.problem.arcs
+    rank = np.full(len(nodes), len(ordered))
+    rank[[batch.graph.index[node] for node in ordered]] = np.arange(len(ordered))
+    before = rank[arcs.tail]
+    backward = (before < len(ordered)) & (rank[arcs.head] <= before)
+    ends = np.unique(np.stack([arcs.tail[backward], arcs.head[backward]]), axis=1)
+    return {(nodes[tail], nodes[head]) for tail, head in ends.T.tolist()}
 
 
 def _pair_flows(batch: Batch, flow: Array) -> nx.DiGraph:
@@ -135,8 +136,7 @@ def _pair_flows(batch: Batch, flow: Array) -> nx.DiGraph:
 
 
 def _weakest(drawn: nx.DiGraph, cycle: list[tuple[Node, Node]]) -> tuple[Node, Node]:
-    tail, head = min(cycle, key=lambda edge: (drawn.edges[edge]["flow"], edge))[:2]
-    return tail, head
+    return min(cycle, key=lambda edge: (drawn.edges[edge]["flow"], edge))
 
 
 def plan_route(batch: Batch, plan: Plan, sharing: Collection[int]) -> Route:
