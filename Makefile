@@ -77,9 +77,10 @@ contracts: $(NODE_STAMP) ## compile the contracts into contracts/artifacts
 crash: setup ## kill -9 the daemon KILLS times at random moments; resumable (FRESH=1 again), report in reports/crash.json
 	$(BIN)/python -m benchmarks.crash --kills $(KILLS) $(if $(FRESH),--fresh)
 
-fuzz: setup ## CORRUPTIONS false claims for the checker, BATCHES random batches against their promises; resumable, reports/{fuzz,batches}.json
+fuzz: setup ## CORRUPTIONS false claims for the checker, BATCHES random batches against their promises and margin; resumable, reports/{fuzz,batches,margined}.json
 	$(BIN)/python -m benchmarks.fuzz --corruptions $(CORRUPTIONS) --workers $(WORKERS)
 	$(BIN)/python -m benchmarks.batches --batches $(BATCHES) --workers $(WORKERS) $(if $(FRESH),--fresh)
+	$(BIN)/python -m benchmarks.margined --batches $(BATCHES) --workers $(WORKERS) $(if $(FRESH),--fresh)
 
 bench: setup ## everything in docs/benchmarks.md, resumable (FRESH=1 again, QUICK=1 minutes, not into docs)
 	$(BIN)/python -m benchmarks.routing $(BENCH_OPTIONS)

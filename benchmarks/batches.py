@@ -301,7 +301,9 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="forget the report there is")
     parser.add_argument("--report", type=Path, default=REPORT)
     options = parser.parse_args(words)
-    report = _begun(options.report, options.fresh)
+    report = machine.begun(
+        options.report, {"batches": 0, "orders": 0, "stages": {}, "wrong": []}, options.fresh
+    )
     found = report["batches"]
     with ProcessPoolExecutor(options.workers) as pool:
         while report["batches"] < options.batches:
@@ -322,19 +324,6 @@ def main(words: Sequence[str] | None = None) -> int:
             f"{found} batches, {len(report['wrong'])} wrong; FRESH=1 does it again"
         )
     return 1 if report["wrong"] else 0
-
-
-def _begun(path: Path, fresh: bool) -> dict[str, Any]:
-    """The report to go on with: the one that is there, if it is of this code, else an empty one."""
-    current = machine.code()
-    empty: dict[str, Any] = {"code": current, "batches": 0, "orders": 0, "stages": {}, "wrong": []}
-    if fresh or not path.exists():
-        return empty
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if not current or report["code"] == current:
-        return report | {"code": current}
-    print(f"{path} is of other code ({str(report['code'])[:12]}), begun again", flush=True)
-    return empty
 
 
 if __name__ == "__main__":

@@ -347,7 +347,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--fresh", action="store_true", help="forget the report there is")
     parser.add_argument("--report", type=Path, default=Path("reports/crash.json"))
     options = parser.parse_args(words)
-    report = _begun(options.report, options.fresh)
+    report = machine.begun(options.report, {"kills": 0, "wrong": 0, "rounds": []}, options.fresh)
     found = sum(entry["kills"] for entry in report["rounds"])
     while (done := sum(entry["kills"] for entry in report["rounds"])) < options.kills:
         seed = len(report["rounds"])
@@ -368,19 +368,6 @@ def main(words: Sequence[str] | None = None) -> int:
             f"{report['kills']} kills, {report['wrong']} wrong; FRESH=1 does it again"
         )
     return 1 if report["wrong"] else 0
-
-
-def _begun(path: Path, fresh: bool) -> dict[str, Any]:
-    """The report to go on with: the one that is there, if it is of this code, else an empty one."""
-    current = machine.code()
-    empty = {"code": current, "kills": 0, "wrong": 0, "rounds": []}
-    if fresh or not path.exists():
-        return empty
-    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    if not current or report.get("code") == current:
-        return report | {"code": current}
-    print(f"{path} is of other code ({str(report.get('code'))[:12]}), begun again", flush=True)
-    return empty
 
 
 if __name__ == "__main__":

@@ -53,6 +53,19 @@ def code() -> str:
     return f"{name}+{hashlib.sha256(changes).hexdigest()[:12]}" if changes else name
 
 
+def begun(path: Path, empty: dict[str, Any], fresh: bool) -> dict[str, Any]:
+    """The report to go on with: the one that is there, if it is of this code, else an empty one."""
+    current = code()
+    empty = {"code": current, **empty}
+    if fresh or not path.exists():
+        return empty
+    report: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not current or report.get("code") == current:
+        return report | {"code": current}
+    print(f"{path} is of other code ({str(report.get('code'))[:12]}), begun again", flush=True)
+    return empty
+
+
 def load() -> float:
     """Runnable processes of the last minute: figures from a busy machine are not the machine's."""
     return round(os.getloadavg()[0], 2)

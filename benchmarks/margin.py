@@ -18,19 +18,17 @@ import numpy as np
 from msgspec.structs import replace
 
 from benchmarks.machine import Report, load, spread
-from solver.core.margin.scenarios import (
+from solver.core.margin.rules import (
     Account,
     Expiry,
-    Grid,
-    Holdings,
     Market,
     Option,
     Parameters,
     Scenario,
     Tilt,
     VolMove,
-    requirement,
 )
+from solver.core.margin.scenarios import Grid, Holdings, requirement
 
 _SPOT = 60_000.0
 _DAYS = (1, 7, 30, 60, 90, 180)

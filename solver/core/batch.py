@@ -11,6 +11,7 @@ batch.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import count
 
 import numpy as np
 from msgspec import Struct
@@ -22,6 +23,8 @@ from solver.core.canonical import canonical
 from solver.core.curves import Array
 from solver.core.intent import max_fee
 from solver.core.lots import in_lots
+from solver.core.margin.book import Book
+from solver.core.margin.guard import Guard
 from solver.core.pricing import Priced, backward_links
 from solver.core.problem import (
     Batch,
@@ -53,6 +56,8 @@ from solver.core.verify import verify
 _MOST_RATE = 1_000.0
 _WIDENINGS = 12
 _MOST_PLANS = 4
+_MOST_CUTS = 12
+_MOST_MARGIN_ROUNDS = 4
 _TRIFLE = 1e-6  # the least price of a token that programs begin with
 _SPOILT = 1e-5  # of the largest order: more than that, one rate per pair should not cost
 _UNSEEN = 1e-5  # of the largest order: less than that, pools outside may gain
@@ -65,7 +70,8 @@ class Terms(Struct, frozen=True):
     gas, ``rows`` extra linear rows over the fill shares keyed by position in the intents, ``legs``
     the orders that are filled to the same share or not at all, ``schedule`` what is taken from each
     fill in the end. With ``token_prices`` (numeraire per base unit) nobody is paid more than they
-    say, and nothing is owed by a reference outcome.
+    say, and nothing is owed by a reference outcome. ``margin`` are the accounts that orders may
+    name, which must keep their margin.
     """
 
     fees: dict[str, int] = {}
@@ -76,6 +82,7 @@ class Terms(Struct, frozen=True):
     legs: tuple[legs.Group, ...] = ()
     schedule: FeeSchedule = NO_FEES
     token_prices: Mapping[TokenId, float] = {}
+    margin: Book | None = None
 
 
 _NO_TERMS = Terms()
@@ -122,8 +129,47 @@ def solve_batch(
     relaxation has a solution.
     """
     tight = tightened(intents, terms.schedule)
-    solution = _whole_groups(snapshot, tight, terms, progress, memory)
+    if terms.margin is None:
+        solution = _whole_groups(snapshot, tight, terms, progress, memory)
+    else:
+        solution = _within_margin(snapshot, tight, terms, terms.margin, progress, memory)
     return charged(solution, intents, terms.schedule)
+
+
+def _within_margin(
+    snapshot: Snapshot,
+    intents: Sequence[Intent],
+    terms: Terms,
+    book: Book,
+    progress: Callable[[str], None],
+    memory: Memory | None,
+) -> Solution:
+    """The batch after which every account has its margin, looked at as exact integers.
+
+    What fails is solved again with more rows; an account whose fills fail all the same has no part
+    in the batch.
+    """
+    guard = Guard(book, intents)
+    out = {digest: OpenReason(digest, *why) for digest, why in sorted(guard.refused.items())}
+    for number in count(1):
+        left = [intent for intent in intents if intent.digest not in out]
+        solution = _whole_groups(snapshot, left, terms, progress, memory, guard)
+        fills = charged(solution, intents, terms.schedule).fills
+        breaches = guard.breaches(fills)
+        if not breaches:
+            break
+        if number >= _MOST_MARGIN_ROUNDS:
+            for breach in breaches:
+                for digest in guard.digests_of(breach.account):
+                    why = f"{breach.name} would lack {breach.missing:.6g}"
+                    out[digest] = OpenReason(digest, "margin", why, binding=breach.name)
+    kept = guard.kept(fills, _row_prices(solution))
+    return replace(solution, open=(*out.values(), *solution.open), margin=kept)
+
+
+def _row_prices(solution: Solution) -> dict[str, float]:
+    """What one more unit of each row's right side would bring, in the numeraire."""
+    return {name: float(price) for name, price in solution.certificate.multipliers.items()}
 
 
 def _whole_groups(
@@ -132,11 +178,12 @@ def _whole_groups(
     terms: Terms,
     progress: Callable[[str], None],
     memory: Memory | None,
+    guard: Guard | None = None,
 ) -> Solution:
     """The batch without the groups whose legs its integers fill to different shares."""
     left, out = list(intents), list[OpenReason]()
     while True:
-        solution = _gross(snapshot, left, _with_legs(terms, intents, left), progress, memory)
+        solution = _gross(snapshot, left, _with_legs(terms, intents, left), progress, memory, guard)
         group = legs.broken(terms.legs, left, solution.fills)
         if group is None:
             return replace(solution, open=(*out, *solution.open))
@@ -160,6 +207,7 @@ def _gross(
     terms: Terms,
     progress: Callable[[str], None],
     memory: Memory | None,
+    guard: Guard | None,
 ) -> Solution:
     ordered = canonical(intents, snapshot.hash)
     refused = _refused(snapshot, ordered, terms)
@@ -174,13 +222,14 @@ def _gross(
     if not kept:
         return _empty(snapshot, refused)
     rows = _rows_of(terms.rows, intents, kept)
-    single = len(kept) == 1 and not rows
+    has_rows = bool(rows or (guard and guard.rows(kept)))
+    single = len(kept) == 1 and not has_rows
     network: Network | None = None
-    if any(routable(intent, terms.max_impact_bps, bool(rows)) for intent in kept):
+    if any(routable(intent, terms.max_impact_bps, has_rows) for intent in kept):
         network = following(memory.network if memory else None, snapshot.pools, prices)
         if memory:
             memory.network = network
-    market = _Market(snapshot, prices, terms, network)
+    market = _Market(snapshot, prices, terms, network, guard)
     refusals = tuple(OpenReason(digest, *reason) for digest, reason in sorted(refused.items()))
     if single and network is not None and is_listed(kept[0], network):
         progress("route")
@@ -194,12 +243,19 @@ def _gross(
 
 
 class _Market(Struct, frozen=True):
-    """What all solves of one batch share. ``network`` is None where nothing can be routed."""
+    """What all solves of one batch share. ``network`` is None where nothing can be routed,
+    ``guard`` where no order names a margin account.
+    """
 
     snapshot: Snapshot
     prices: dict[TokenId, float]
     terms: Terms
     network: Network | None
+    guard: Guard | None
+
+    def rows(self, kept: Sequence[Intent]) -> tuple[ExtraRow, ...]:
+        """The margin rows so far."""
+        return self.guard.rows(kept) if self.guard else ()
 
 
 def _all_prices(snapshot: Snapshot) -> dict[TokenId, float]:
@@ -245,6 +301,7 @@ def _joint(
     """The orders through the joint program."""
     snapshot, terms, prices = market.snapshot, market.terms, market.prices
     batch, around = _seen(market, kept, rows)
+    batch = _with_margin(market, batch, rows)
     progress("reference")
     fair, reached = reference_of(snapshot, batch, terms)
     batch = _as_reached(_promised(batch, fair), reached)
@@ -256,6 +313,20 @@ def _joint(
     certificate = proof.prove(snapshot, batch, relaxed, answer.plan, fills, prices, around)
     reasons = _reasons(batch, relaxed, answer, fills)
     return _solution(answer, fills, tuple(reasons), certificate)
+
+
+def _with_margin(market: _Market, batch: Batch, rows: Sequence[ExtraRow]) -> Batch:
+    """The batch with the margin rows that its relaxation needs."""
+    for _ in range(_MOST_CUTS if market.guard else 0):
+        assert market.guard is not None
+        relaxed = program.solve(batch.problem)
+        shares = program.shares_of(batch.problem, relaxed)
+        filled = {intent.digest: x for intent, x in zip(batch.intents, shares, strict=True)}
+        if not market.guard.look(filled):
+            break
+        wanted = (*rows, *market.rows(batch.intents))
+        batch = replace(batch, problem=replace(batch.problem, rows=wanted))
+    return batch
 
 
 def reference_of(
@@ -328,12 +399,14 @@ def _normalised(
     wanted = [sell_node(intent) for intent in kept] + [buy_node(intent) for intent in kept]
     snapshot = replace(market.snapshot, pools=tuple(pools))
     built = graph.build(snapshot, wanted, terms.capital_bps, declared)
-    return normalise(built, kept, terms.fees, market.prices, terms.max_impact_bps, rows)
+    wanted_rows = (*rows, *market.rows(kept))
+    return normalise(built, kept, terms.fees, market.prices, terms.max_impact_bps, wanted_rows)
 
 
 def _alone(market: _Market, intent: Intent) -> StandAlone:
     """The order without the others, by the router where it can be routed."""
-    if market.network is not None and routable(intent, market.terms.max_impact_bps, False):
+    has_rows = bool(market.rows([intent]))
+    if market.network is not None and routable(intent, market.terms.max_impact_bps, has_rows):
         solution = _routed(market, intent)
     else:
         solution = _joint(market, [intent], ())
@@ -627,7 +700,8 @@ def _reasons(
     clearing = answer.priced.clearing if answer.priced else {}
     filled = {fill.digest: fill for fill in fills}
     reasons = []
-    held = ", ".join(proof.binding(batch, relaxed, relaxed))
+    binding = proof.binding(batch, relaxed, relaxed)
+    held = ", ".join(binding)
     for intent, order in zip(batch.intents, batch.problem.orders, strict=True):
         fill = filled.get(intent.digest)
         amount = 0
@@ -639,13 +713,13 @@ def _reasons(
         limit = intent.swap.buy_amount / intent.swap.sell_amount
         best = _marginal_rate(batch.problem, relaxed.nu, order.sell, order.buy) * unit_rate
         pools = reference.best_path(batch.problem, order.sell, order.buy) * unit_rate
-        case = _Case(fill is not None, limit, best, pools, bool(fills), len(batch.intents) == 1)
-        code, detail, binding = _explain(intent, case, held, dropped)
+        own = ", ".join(name for name in binding if intent.swap.account in name.split(":"))
+        alone = len(batch.intents) == 1
+        case = _Case(fill is not None, limit, best, pools, bool(fills), alone, own)
+        code, detail, why = _explain(intent, case, held, dropped)
         paradox = fill is None and _allows(intent, clearing)
         reasons.append(
-            OpenReason(
-                intent.digest, code, detail, f"{best:.12g}", f"{limit:.12g}", binding, paradox
-            )
+            OpenReason(intent.digest, code, detail, f"{best:.12g}", f"{limit:.12g}", why, paradox)
         )
     return reasons
 
@@ -661,7 +735,7 @@ class _Case(Struct, frozen=True):
     """What is known of an order that is not wholly filled.
 
     ``best`` is its marginal rate in the batch, ``pools`` the rate of the best path of pools before
-    anybody trades, both in base units.
+    anybody trades, both in base units. ``margin`` are the rows of its account that bind.
     """
 
     is_partly: bool
@@ -670,12 +744,15 @@ class _Case(Struct, frozen=True):
     pools: float
     others_filled: bool
     is_alone: bool
+    margin: str
 
 
 def _explain(
     intent: Intent, case: _Case, held: str, dropped: Mapping[str, str]
 ) -> tuple[str, str, str]:
     """Code, sentence and what binds; ``held`` names the rows and capacities at their end."""
+    if case.is_partly and case.margin:
+        return "partly_filled", "its account's margin allows no more", case.margin
     if case.is_partly:
         return "partly_filled", "the rest would cost more than the limit allows", held or "limit"
     if case.best <= 0.0:
@@ -689,6 +766,8 @@ def _explain(
         factor = case.limit / case.best
         detail = f"the limit asks {factor:.6g} times the best reachable rate"
         return "limit_out_of_reach", detail, "limit"
+    if case.margin:
+        return "margin", "its account would have too little margin", case.margin
     if intent.digest in dropped:
         detail = f"did not survive the exact check ({dropped[intent.digest]})"
         return "left_out", detail, held or dropped[intent.digest]

@@ -209,7 +209,7 @@ def _leaf(
         bound=decimal(case.bound * batch.scale),
         prices={node_name(node): decimal(worth) for node, worth in sorted(named.items())},
         multipliers={
-            row.name: decimal(float(weight))
+            row.name: decimal(float(weight) * batch.scale)
             for row, weight in zip(batch.problem.rows, case.plan.multipliers, strict=True)
         },
     )

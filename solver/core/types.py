@@ -275,6 +275,34 @@ class StandAlone(Struct, frozen=True):
     bound: str
 
 
+class MarginState(Struct, frozen=True):
+    """A margin account before or after a batch, in its unit of account: its assets, and what is
+    left beyond initial and maintenance margin in the ``worst`` scenario.
+    """
+
+    assets: float
+    initial: float
+    maintenance: float
+    worst: str
+
+    @property
+    def health(self) -> float | None:
+        """Assets over maintenance requirement, below 1 to be liquidated; None without any."""
+        needed = self.assets - self.maintenance
+        return self.assets / needed if needed > 0.0 else None
+
+
+class MarginKept(Struct, frozen=True):
+    """An account that a batch touched, and the rows that held it back with what one more unit of
+    margin would have brought, in the numeraire.
+    """
+
+    account: str
+    before: MarginState
+    after: MarginState
+    prices: dict[str, float] = {}
+
+
 class Solution(Struct, frozen=True):
     """A checked answer to one problem: integers that the chain will enforce.
 
@@ -292,6 +320,7 @@ class Solution(Struct, frozen=True):
     certificate: Certificate
     stage: str = "program"
     alone: tuple[StandAlone, ...] = ()
+    margin: tuple[MarginKept, ...] = ()
 
 
 class Infeasible(Struct, frozen=True):

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from msgspec import Struct
 
-from solver.core.margin.scenarios import Account, Market, Parameters
+from solver.core.margin.rules import Account, Market, Parameters
 from solver.core.types import Rejection
 from solver.wire.jsonio import Invalid, decode
 

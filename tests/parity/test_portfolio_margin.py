@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from solver.core.margin.scenarios import (
+from solver.core.margin.rules import (
     Account,
     Collateral,
     Expiry,
@@ -16,8 +16,8 @@ from solver.core.margin.scenarios import (
     Scenario,
     Tilt,
     VolMove,
-    requirement,
 )
+from solver.core.margin.scenarios import requirement
 from tests.parity.cases import rows
 
 FAMILY, FILE = "margin", "derive_pmrm2_cases.json"

@@ -15,16 +15,8 @@ from msgspec.structs import replace
 
 from benchmarks import margin as bench
 from solver.core.margin import black76, span, tiers
-from solver.core.margin.scenarios import (
-    Account,
-    Collateral,
-    Expiry,
-    Market,
-    Option,
-    Scenario,
-    VolMove,
-    requirement,
-)
+from solver.core.margin.rules import Account, Collateral, Expiry, Market, Option, Scenario, VolMove
+from solver.core.margin.scenarios import Grid, Holdings, requirement
 
 PRICE = st.floats(1.0, 1e6)
 YEARS = st.floats(0.0, 3.0)
@@ -225,3 +217,41 @@ def test_the_examples_of_the_page_hold() -> None:
     assert len(blocks) == 4
     for block in blocks:
         exec(compile(block, "docs/margin.md", "exec"), {})
+
+
+@given(st.integers(0, 10**9), st.booleans())
+def test_slopes_bound_every_other_account(seed: int, initial: bool) -> None:
+    rng = random.Random(seed)
+    market = random_market(rng)
+    strikes = [market.spot * factor for factor in (0.8, 1.0, 1.2)]
+    one, other = (random_account(rng, market, strikes) for _ in range(2))
+    rule = replace(bench.RULE, two_sided=True)
+    options = (*one.options, *other.options)
+    grid = Grid(market, options, one.collateral, rule)
+    first, second = len(one.options), len(other.options)
+    held = [
+        Holdings(
+            np.array([account.cash]), np.array([account.perps]), np.array([0.0]),
+            np.array([[*before, *(o.amount for o in account.options), *after]]),
+            np.array([[account.collateral[0].amount]]),
+        )
+        for account, before, after in (
+            (one, (), [0.0] * second), (other, [0.0] * first, ())
+        )
+    ]  # fmt: skip
+    slopes = grid.slopes(held[0], initial)
+
+    def at(account: Holdings) -> float:
+        return float(
+            account.cash[0] * slopes.cash + account.perps[0] * slopes.perps
+            + account.unsettled[0] * slopes.unsettled + account.options[0] @ slopes.options
+            + account.collateral[0] @ slopes.collateral
+        )  # fmt: skip
+
+    def balance(account: Holdings) -> float:
+        found = grid.balances(account)
+        return float((found.initial if initial else found.maintenance)[0])
+
+    size = market.spot * 100.0
+    assert at(held[0]) == pytest.approx(balance(held[0]), abs=1e-9 * size)
+    assert balance(held[1]) <= at(held[1]) + 1e-9 * size

@@ -19,7 +19,6 @@ from scipy.special import ndtr
 
 Array: TypeAlias = NDArray[np.float64]
 Values: TypeAlias = Array | float
-YEAR_SECONDS = 365.0 * 86_400.0
 _ROOT_TWO_PI = np.sqrt(2.0 * np.pi)
 _MOST_VOL = 20.0
 _STEPS = 100

@@ -15,7 +15,6 @@ cases ``tests/parity`` recomputes. One underlying, one account. All amounts in t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from enum import Enum
 from itertools import groupby
 
 import numpy as np
@@ -23,161 +22,20 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from solver.core.margin import black76
-from solver.core.margin.black76 import YEAR_SECONDS, Array
+from solver.core.margin.black76 import Array
+from solver.core.margin.rules import (
+    Account,
+    Collateral,
+    Expiry,
+    Market,
+    Option,
+    Parameters,
+    VolMove,
+)
 
 _MONTH_SECONDS = 30.0 * 86_400.0
 _DAY_SECONDS = 86_400.0
 BASIS = "basis"
-
-
-class VolMove(str, Enum):
-    """What a scenario does to volatilities: by a factor, or by a tilt over strikes."""
-
-    UP = "up"
-    SAME = "same"
-    DOWN = "down"
-    SKEW = "skew"
-    SMILE = "smile"
-
-    @property
-    def is_tilt(self) -> bool:
-        """Whether it moves strikes apart."""
-        return self in (VolMove.SKEW, VolMove.SMILE)
-
-
-class Scenario(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """``spot`` is a factor on the spot price; the P&L counts ``damping`` of itself."""
-
-    spot: float
-    vol: VolMove
-    damping: float = 1.0
-
-    @property
-    def name(self) -> str:
-        """Readable and unique within a grid."""
-        damped = "" if self.damping == 1.0 else f" ×{self.damping:.3g}"
-        return f"spot {100.0 * (self.spot - 1.0):+.4g} %, vol {self.vol.value}{damped}"
-
-
-class Tilt(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """Volatility factor 1 ± min(cap, cap·k/k*) at log-moneyness k, the cap changing with √T;
-    k* = max(``least_width``, ``width``·√T·(``vol`` + ``vol_per_root_year``·√T)).
-    """
-
-    skew_cap: float
-    skew_per_root_year: float
-    smile_cap: float
-    smile_per_root_year: float
-    least_width: float
-    width: float
-    vol: float
-    vol_per_root_year: float
-
-
-class Parameters(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """The whole rule. Shares and factors, not percent; rates per year; what is initial comes on top
-    of maintenance, but for the factors of the loss. Where it ``scales_add_ons``, the initial factor
-    is on the maintenance add-ons as well. Where it is ``two_sided``, a tilt is valued both ways and
-    the worse counts, expiry by expiry; if not, minus what it moves one way, which is not concave.
-    """
-
-    scenarios: tuple[Scenario, ...]
-    tilt: Tilt
-    vol_up: float
-    vol_down: float
-    least_vol_up: float
-    short_power: float
-    long_power: float
-    least_days: float
-    initial_factor: float
-    maintenance_factor: float
-    long_discount: float
-    long_rate_factor: float
-    long_rate_extra: float
-    short_discount: float
-    short_rate_factor: float
-    short_rate_extra: float
-    basis_up: float
-    basis_down: float
-    basis_base: float
-    basis_per_year: float
-    peg: float
-    peg_factor: float
-    confidence: float
-    confidence_factor: float
-    perp_maintenance: float
-    perp_initial: float
-    option_maintenance: float
-    option_initial: float
-    scales_add_ons: bool = False
-    two_sided: bool = False
-
-
-class Expiry(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """The market of one expiry. ``fixed`` of the forward no longer moves: in the last half hour the
-    settlement average is partly known. Options are priced at ``pricing_rate``, by default the rate.
-    """
-
-    seconds: float
-    forward: float
-    rate: float
-    confidence: float
-    fixed: float = 0.0
-    pricing_rate: float | None = None
-
-    @property
-    def years(self) -> float:
-        """Time to expiry."""
-        return self.seconds / YEAR_SECONDS
-
-    @property
-    def discount(self) -> float:
-        """What a unit at expiry is worth now; a negative rate counts as none."""
-        rate = self.rate if self.pricing_rate is None else self.pricing_rate
-        return float(np.exp(-max(rate, 0.0) * self.years))
-
-
-class Market(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """Prices in the unit of account and how sure their oracles are, in [0, 1]."""
-
-    spot: float
-    spot_confidence: float
-    perp: float
-    perp_confidence: float
-    stable: float
-    expiries: tuple[Expiry, ...]
-
-
-class Option(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """So much of one option; negative is sold. ``expiry`` counts the market's."""
-
-    expiry: int
-    strike: float
-    is_call: bool
-    vol: float
-    amount: float
-    confidence: float = 1.0
-
-
-class Collateral(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """``price`` is in the stable coin's unit. What ``moves`` with the spot price offsets risk."""
-
-    amount: float
-    price: float
-    confidence: float
-    maintenance_haircut: float
-    initial_haircut: float
-    moves: bool
-
-
-class Account(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """Everything in one account. ``unsettled`` is what the perpetual position has earned."""
-
-    cash: float
-    perps: float
-    unsettled: float
-    options: tuple[Option, ...]
-    collateral: tuple[Collateral, ...]
 
 
 class Report(Struct, frozen=True, rename="camel"):
@@ -241,6 +99,19 @@ class Balances(Struct, frozen=True):
     worst: NDArray[np.intp]
     basis: Array
     add_ons: dict[str, tuple[Array, Array]]
+
+
+class Slopes(Struct, frozen=True):
+    """What a balance of one account gains per unit of each holding, where it is; the place of the
+    scenario that decides, −1 for the basis. ``options`` and ``collateral`` as in the account.
+    """
+
+    cash: float
+    perps: float
+    unsettled: float
+    options: Array
+    collateral: Array
+    worst: int
 
 
 class Grid:
@@ -309,6 +180,76 @@ class Grid:
             basis,
             add_ons,
         )
+
+    def slopes(self, held: Holdings, initial: bool) -> Slopes:
+        """A supergradient of the initial, or of the maintenance balance of one account.
+
+        With a rule that is concave, no account has a larger balance than the sum of its holdings
+        times these slopes: balances are homogeneous. How sure oracles are counts as it does here.
+        """
+        rule, market = self._rule, self._market
+        found = self.balances(held)
+        amounts = held.options[:, self._order]
+        price = np.array([one.price / market.stable for one in self._collateral], dtype=float)
+        moves = np.array([one.moves for one in self._collateral], dtype=bool)
+        worst = int(found.worst[0])
+        factor = rule.maintenance_factor
+        if initial:
+            factor = rule.initial_factor + rule.peg_factor * max(0.0, rule.peg - market.stable)
+        shift = 0.0
+        if worst >= 0:
+            scenario = rule.scenarios[worst]
+            shift = factor * (scenario.spot - 1.0) * scenario.damping
+        options = np.zeros(amounts.shape[1])
+        for book in self._books:
+            mine = amounts[:, book.columns]
+            lost = book.basis_slope(mine) if worst < 0 else book.gain_slope(mine, worst)
+            options[book.columns] = book.value + factor * lost
+        own = self._add_on_slopes(held, amounts, price, initial)
+        options -= own.options
+        back = np.empty_like(options)
+        back[self._order] = options
+        return Slopes(
+            1.0,
+            market.perp * shift - own.perps,
+            1.0,
+            back,
+            price * (1.0 + np.where(moves, shift, 0.0)) - own.collateral,
+            worst,
+        )
+
+    def _add_on_slopes(self, held: Holdings, amounts: Array, price: Array, initial: bool) -> Slopes:
+        """What add-ons grow by; of a kink its middle. Options in the order of the books."""
+        rule, market = self._rule, self._market
+        grown = 1.0
+        if initial and rule.scales_add_ons:
+            grown = rule.initial_factor + rule.peg_factor * max(0.0, rule.peg - market.stable)
+        also = 1.0 if initial else 0.0
+        side = float(np.sign(held.perps[0]))
+        perps = side * market.spot * (grown * rule.perp_maintenance + also * rule.perp_initial)
+        kept, extra = (
+            np.array([getattr(one, name) for one in self._collateral], dtype=float)
+            for name in ("maintenance_haircut", "initial_haircut")
+        )
+        collateral = price * (grown * kept + also * extra)
+        options = np.zeros(amounts.shape[1])
+        short = market.spot * (grown * rule.option_maintenance + also * rule.option_initial)
+        least = min(market.spot_confidence, market.perp_confidence)
+        sure = least if held.perps[0] != 0.0 else market.spot_confidence
+        perps += also * side * market.spot * self._doubt(sure)
+        for book in self._books:
+            mine = amounts[:, book.columns]
+            doubt = self._doubt(min(sure, float(book.confidence(mine)[0])))
+            options[book.columns] = short * book.net_short_slope(mine)
+            options[book.columns] += also * market.spot * doubt * np.sign(mine[0])
+        for k, one in enumerate(self._collateral):
+            collateral[k] += also * price[k] * self._doubt(min(sure, one.confidence))
+        return Slopes(0.0, perps, 0.0, options, collateral, -1)
+
+    def _doubt(self, sure: float) -> float:
+        """The share of notional that an unsure oracle costs."""
+        rule = self._rule
+        return (1.0 - sure) * rule.confidence_factor if sure < rule.confidence else 0.0
 
     def _add_ons(
         self, held: Holdings, amounts: Array, worth: Array
@@ -395,6 +336,47 @@ class _Book:
         factor = np.where(shocked >= 0.0, self._owned(), self._owed())
         gained: Array = shocked * factor - (amounts @ self.value)[:, None]
         return gained
+
+    def gain_slope(self, amounts: Array, scenario: int) -> Array:
+        """What one account gains in a scenario per unit of each option, [options]."""
+        slope, gained = self._slope(amounts, self._grid[scenario])
+        if self._tilts[scenario]:
+            slope, gained = self._worse_slope(amounts, scenario, slope, gained)
+        return slope * float(self._damping[scenario])
+
+    def _worse_slope(
+        self, amounts: Array, scenario: int, slope: Array, gained: float
+    ) -> tuple[Array, float]:
+        """Of a tilt, the side that costs more."""
+        assert self._back is not None
+        if not self._rule.two_sided:
+            return (slope, gained) if gained <= 0.0 else (-slope, -gained)
+        place = int(np.count_nonzero(self._tilts[:scenario]))
+        other, lost = self._slope(amounts, self._back[place])
+        return (slope, gained) if gained <= lost else (other, lost)
+
+    def _slope(self, amounts: Array, values: Array) -> tuple[Array, float]:
+        shocked = float(amounts[0] @ values)
+        factor = self._owned() if shocked >= 0.0 else self._owed()
+        slope: Array = values * factor - self.value
+        return slope, float(amounts[0] @ slope)
+
+    def basis_slope(self, amounts: Array) -> Array:
+        """What one account's basis part grows by per unit of each option, [options]."""
+        rule = self._rule
+        moves = self._apart - self.value
+        apart = moves @ amounts[0]
+        worse = int(np.argmin(apart))
+        share = rule.basis_base + rule.basis_per_year * self._expiry.years
+        found: Array = moves[worse] * share if apart[worse] < 0.0 else np.zeros(len(self.options))
+        return found
+
+    def net_short_slope(self, amounts: Array) -> Array:
+        """−1 for the options of strikes of which one account has sold more, else 0, [options]."""
+        net = np.add.reduceat(amounts[0], self._starts)
+        per_strike = np.where(net < 0.0, -1.0, 0.0)
+        counts = np.diff(self._starts, append=len(self.options))
+        return np.repeat(per_strike, counts)
 
     def basis(self, amounts: Array) -> Array:
         """The worse of two moves of this forward alone, the further the later; never above 0."""

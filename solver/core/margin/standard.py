@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from solver.core.margin import black76
-from solver.core.margin.black76 import YEAR_SECONDS
+from solver.core.margin.rules import YEAR_SECONDS
 
 
 class Rule(Struct, frozen=True):
