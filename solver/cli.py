@@ -48,7 +48,16 @@ from solver.client import Client, NoAnswer, Refused
 from solver.core.batch import solve_batch
 from solver.core.margin.scenarios import requirement
 from solver.core.program import ProgramError
-from solver.core.types import Intent, JsonObject, Kind, Rejection, Solution, Token, TokenId
+from solver.core.types import (
+    Intent,
+    JsonObject,
+    Kind,
+    MarginState,
+    Rejection,
+    Solution,
+    Token,
+    TokenId,
+)
 from solver.core.venue import PoolFault, Snapshot
 from solver.core.winners import select as select_winners
 from solver.daemon import Daemon
@@ -518,6 +527,7 @@ def judge(problem: bytes, answer: bytes, chain: int = 1) -> Verdict:
             terms.max_impact_bps,
             terms.capital_bps,
             schedule=terms.schedule,
+            margin=terms.margin,
         )
         return check_claim(task, claims.read_native(said))
     auction = jsonio.decode(problem, cow.Auction, _MAX_FILE_BYTES)
@@ -575,11 +585,24 @@ def _show_solution(solution: Solution) -> None:
     console.print(fills)
     for reason in solution.open:
         console.print(f"open {reason.digest[:12]}… {reason.code}: {reason.detail}")
+    for kept in solution.margin:
+        before, after = (_health(state) for state in (kept.before, kept.after))
+        typer.echo(
+            f"account {kept.account[:12]}… initial {kept.before.initial:,.2f} → "
+            f"{kept.after.initial:,.2f}, health {before} → {after}, worst {kept.after.worst}"
+        )
+        for row, price in kept.prices.items():
+            held, _, decides = row.partition(f"{kept.account}:")
+            typer.echo(f"  {held}{decides}: one more unit would bring {price:.6g}")
     proof = solution.certificate
     console.print(
         f"value {proof.value}  bound {proof.bound}  net gap {proof.net_gap} "
         f"({proof.net_gap_bps} bps of volume)"
     )
+
+
+def _health(state: MarginState) -> str:
+    return "∞" if state.health is None else f"{state.health:.3f}"
 
 
 _Sell = Annotated[str, typer.Option(help="Symbol of the token that is sold.")]

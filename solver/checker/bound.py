@@ -9,7 +9,7 @@ from fractions import Fraction
 
 from msgspec import Struct
 
-from solver.checker.document import Case, Claim, Violation
+from solver.checker.document import Case, Claim, Row, Violation
 from solver.checker.feasible import Account, Stock, name_of, sold_into
 from solver.checker.gain import Curve, Levels, gain, marginal_rates
 from solver.checker.rounding import UP, total_up, up
@@ -19,13 +19,6 @@ _ZERO = Fraction(0)
 _RATE_TOLERANCE = 1e-9
 #: More cases than the solver ever makes; more would only cost time.
 _MOST_LEAVES = 256
-
-
-class Row(Struct, frozen=True):
-    """Σ coefficient·(filled share) ≤ rhs over intents by digest; rhs in the numeraire."""
-
-    coefficients: dict[str, Fraction]
-    rhs: Fraction
 
 
 class Ground(Struct, frozen=True):

@@ -10,12 +10,13 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from solver.checker import bound as bounds
-from solver.checker import charges
-from solver.checker.bound import Ground, Row
-from solver.checker.document import Claim, Violation
+from solver.checker import charges, margin
+from solver.checker.bound import Ground
+from solver.checker.document import Claim, Row, Violation
 from solver.checker.feasible import Account, internalised, replay, stocks, violations
 from solver.checker.gain import Curve, Unknown, curves, is_sampled
 from solver.core.intent import max_fee
+from solver.core.margin.book import Book
 from solver.core.pools import RoutePool
 from solver.core.schedule import NO_FEES, FeeSchedule, tightened
 from solver.core.types import BPS, Fill, Intent, Kind, TokenId
@@ -33,7 +34,9 @@ _FAR_FROM_REFERENCE = 1_000
 
 
 class Task(Struct, frozen=True):
-    """A problem as the file states it. Rows are what the operator adds; files have none."""
+    """A problem as the file states it. Rows are what the operator adds; files have none. Those of
+    ``margin`` accounts are stated by the answer and tried out.
+    """
 
     snapshot: Snapshot
     intents: tuple[Intent, ...]
@@ -44,6 +47,7 @@ class Task(Struct, frozen=True):
     trusted: Mapping[str, bool] = {}
     buffers: Mapping[str, int] = {}
     schedule: FeeSchedule = NO_FEES
+    margin: Book | None = None
 
 
 class Verdict(Struct, frozen=True):
@@ -61,6 +65,9 @@ class Verdict(Struct, frozen=True):
 def check(task: Task, claim: Claim) -> Verdict:
     """Check a claim against its problem: first what was taken, then the gross fills."""
     found = list(charges.violations(claim, task.intents, task.schedule))
+    if task.margin is not None:
+        found += margin.violations(task.margin, task.intents, claim)
+        task = replace(task, rows={**task.rows, **claim.rows})
     claim = replace(claim, fills=charges.before(claim.fills, task.intents))
     task = replace(task, intents=tuple(tightened(task.intents, task.schedule)))
     figures: dict[str, str] = {}

@@ -44,6 +44,13 @@ class Case(Struct, frozen=True):
     multipliers: dict[str, Fraction]
 
 
+class Row(Struct, frozen=True):
+    """Σ coefficient·(filled share) ≤ rhs over intents by digest."""
+
+    coefficients: dict[str, Fraction]
+    rhs: Fraction
+
+
 class Claim(Struct, frozen=True):
     """Everything that an answer claims. ``dust`` and ``internal`` are None where its form has no
     such field.
@@ -65,6 +72,7 @@ class Claim(Struct, frozen=True):
     arbitrage: tuple[tuple[Leg, ...], ...]
     assumptions: tuple[str, ...]
     alone: tuple[StandAlone, ...] = ()
+    rows: dict[str, Row] = {}
 
 
 class _Leaf(Struct):
@@ -91,6 +99,11 @@ class _Use(Struct, rename="camel"):
     amount_out: str
 
 
+class _Row(Struct):
+    coefficients: dict[str, str]
+    most: str
+
+
 class _Certificate(Struct, rename="camel"):
     value: str
     bound: str
@@ -106,6 +119,7 @@ class _Certificate(Struct, rename="camel"):
     reference: dict[str, str]
     arbitrage: list[list[_Leg]]
     assumptions: list[str]
+    rows: dict[str, _Row] = {}
 
 
 class _Charges(Struct, frozen=True):
@@ -305,8 +319,17 @@ def _claim(certificate: _Certificate, **rest: Any) -> Claim:
         floors=_decimals(certificate.floors, f"{place}/floors"),
         caps=_decimals(certificate.caps, f"{place}/caps"),
         reference=_decimals(certificate.reference, f"{place}/reference"),
+        rows={name: _row(row, f"{place}/rows/{name}") for name, row in certificate.rows.items()},
         **rest,
     )
+
+
+def _row(row: _Row, pointer: str) -> Row:
+    coefficients = {
+        digest: decimal(text, f"{pointer}/coefficients/{digest}")
+        for digest, text in row.coefficients.items()
+    }
+    return Row(coefficients, decimal(row.most, f"{pointer}/most"))
 
 
 def _decimals(values: Mapping[str, str], pointer: str) -> dict[str, Fraction]:

@@ -8,16 +8,22 @@ below what it was.
 from __future__ import annotations
 
 import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
 
 from msgspec import Struct
 
+from solver.checker.document import Claim, Row, Violation
 from solver.core.margin.book import HEALTH_ONE, Book, Cash, Perpetual
 from solver.core.margin.rules import Collateral, Expiry, Option, Scenario, VolMove
 from solver.core.types import ZERO_BYTES32, Fill, Intent, TokenId
 
 _MONTH_DAYS = 30.0
 _DAY_SECONDS = 86_400.0
+
+
+_ROOM = 1e-8  # of an account's gross worth
+_TRIALS = 64
 
 
 class Breach(Struct, frozen=True):
@@ -35,6 +41,48 @@ class _Sums(Struct):
     assets: float
     initial: float
     maintenance: float
+
+
+def violations(book: Book, intents: Sequence[Intent], claim: Claim) -> Iterator[Violation]:
+    """Accounts that the fills, after all fees, leave with too little, and rows that are not theirs.
+
+    A row is tried out where each order is filled alone, all together and at random: no fills that
+    keep the account's margin may break it. That finds false rows; it does not prove true ones.
+    """
+    for breach in breaches(book, intents, claim.fills, _ROOM):
+        detail = f"{breach.what} is {breach.after:.9g}, was {breach.before:.9g}"
+        yield Violation("margin", f"/margin/{breach.account}", detail)
+    accounts = {intent.digest: intent.swap.account for intent in intents}
+    for name, row in claim.rows.items():
+        place = f"/certificate/rows/{name}"
+        owners = {accounts.get(digest, "") for digest in row.coefficients}
+        if len(owners) != 1 or not owners <= book.accounts.keys():
+            yield Violation("unknown_row", place, "a row is about the orders of one account")
+        elif _is_false(book, owners.pop(), intents, row):
+            yield Violation("false_row", place, "it forbids fills that keep the margin")
+
+
+def _is_false(book: Book, account: str, intents: Sequence[Intent], row: Row) -> bool:
+    own = [intent for intent in intents if intent.swap.account == account]
+    rng = random.Random(account)
+    trials = [[float(k == i) for k in range(len(own))] for i in range(len(own))]
+    trials += [[1.0] * len(own)]
+    trials += [[rng.random() ** 2 for _ in own] for _ in range(_TRIALS)]
+    for shares in trials:
+        taken = sum(
+            float(row.coefficients.get(intent.digest, 0)) * share
+            for intent, share in zip(own, shares, strict=True)
+        )
+        if taken <= float(row.rhs) * (1.0 + _ROOM) + _ROOM:
+            continue
+        after = dict(book.accounts[account].amounts)
+        for intent, share in zip(own, shares, strict=True):
+            swap, part = intent.swap, share * intent.remaining / intent.swap.total
+            after[swap.sell] = after.get(swap.sell, 0) - int(swap.sell_amount * part)
+            after[swap.buy] = after.get(swap.buy, 0) + int(swap.buy_amount * part)
+        if not list(_compared(book, account, book.accounts[account].amounts, after, own, -_ROOM)):
+            return True
+    return False
 
 
 def breaches(

@@ -40,6 +40,7 @@ from solver.core.schedule import NO_FEES, FeeSchedule, charged, tightened
 from solver.core.single import is_listed, routable, solve_single
 from solver.core.types import (
     BPS,
+    ZERO_BYTES32,
     Certificate,
     Fill,
     Infeasible,
@@ -423,6 +424,8 @@ def _refused(
     for intent in intents:
         fee = terms.fees.get(intent.digest, 0)
         cap = max_fee(intent.swap, intent.remaining)
+        if terms.margin is None and intent.swap.account != ZERO_BYTES32:
+            refused[intent.digest] = ("unknown_account", "there are no margin accounts here")
         if fee > cap:
             refused[intent.digest] = ("fee_above_cap", f"gas costs {fee}, maxFee allows {cap}")
     return refused

@@ -208,9 +208,9 @@ def replay(
 ) -> Outcome:
     """Send the supplies through the route in exact integers; ``aside`` stays at its node.
 
-    ``extra`` is what supplies have beyond the plan: all of it is sent on.
+    ``extra`` is what supplies have beyond the plan: all of it is sent on, and so is what it brings.
     """
-    balance = dict(supply)
+    balance, beyond = dict(supply), dict(extra)
     pools: dict[str, Pool] = {}
     legs: list[Leg] = []
     uses: list[InventoryUse] = []
@@ -222,8 +222,9 @@ def replay(
         available = balance.get(node, 0) - reserved
         if not edges or available <= 0:
             continue
-        planned = _planned(edges, route.kept[node], available, extra.get(node, 0))
-        carried = 0
+        more = min(beyond.get(node, 0), available)
+        planned = _planned(edges, route.kept[node], available, more)
+        carried, sent_on = 0, max(1, sum(planned))
         for k, (edge, share) in enumerate(zip(edges, planned, strict=True)):
             amount = share + carried
             if isinstance(edge.source, Inventory):
@@ -231,8 +232,8 @@ def replay(
             else:
                 pool = pools.get(edge.source.id, edge.source)
                 step = step_of(pool, node.token, edge.head.token, amount, Exact.IN)
-                more = k + 1 < len(edges) and edges[k + 1].source is edge.source
-                if edge.wanted is not None and more:
+                follows = k + 1 < len(edges) and edges[k + 1].source is edge.source
+                if edge.wanted is not None and follows:
                     left = edge.wanted - paid_out.get((pool.id, edge.head), 0)
                     step = _no_more(pool, node, edge.head, step, left)
                 taken, brought = step.amount_in, step.amount_out
@@ -245,6 +246,7 @@ def replay(
             carried = amount - taken
             available -= taken
             balance[edge.head] = balance.get(edge.head, 0) + brought
+            beyond[edge.head] = beyond.get(edge.head, 0) + brought * more // sent_on
         balance[node] = available + reserved
     return Outcome(tuple(legs), tuple(uses), balance)
 
@@ -264,25 +266,33 @@ def _no_more(pool: Pool, tail: Node, head: Node, step: Step, left: int) -> Step:
 def _planned(edges: Sequence[Edge], kept: int, available: int, extra: int) -> list[int]:
     """What each edge is sent: amounts first, then shares of the rest; all of it if none is kept.
 
-    Shares are rounded up, at the cost of what is kept, for a unit is much of a small trade. Of
-    ``extra`` nothing is kept.
+    A unit is much of a small trade: shares are rounded up, but for the largest, which has what is
+    left. Of ``extra`` nothing is kept.
     """
     planned = []
     rest = available
     for edge in edges:
         planned.append(0 if edge.amount is None else min(edge.amount, rest))
         rest -= planned[-1]
-    sent_on = sum(edge.weight for edge in edges)
+    sharing = [k for k, edge in enumerate(edges) if edge.amount is None]
+    if not sharing:
+        planned[-1] += rest if kept == 0 else 0
+        return planned
+    sent_on = sum(edges[k].weight for k in sharing)
     extra = min(extra, rest) if sent_on else 0
+    largest = max(sharing, key=lambda k: (edges[k].weight, -k))
     left = rest
-    for k, edge in enumerate(edges):
-        if edge.amount is None:
-            share = -(-(rest - extra) * edge.weight // (sent_on + kept))
-            share += -(-extra * edge.weight // max(sent_on, 1))
-            planned[k] = min(share, left)
-            left -= planned[k]
-    if kept == 0:
-        planned[-1] += left
+    if 0 < kept <= edges[largest].weight:
+        left -= min(left, -(-(rest - extra) * kept // (sent_on + kept)))
+    for k in sharing:
+        if k == largest and kept <= edges[k].weight:
+            continue
+        share = -(-(rest - extra) * edges[k].weight // (sent_on + kept))
+        share += -(-extra * edges[k].weight // max(sent_on, 1))
+        planned[k] = min(share, left)
+        left -= planned[k]
+    if kept <= edges[largest].weight:
+        planned[largest] = left
     return planned
 
 

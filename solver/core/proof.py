@@ -20,7 +20,7 @@ from solver.core import certificate, graph, pricing, program
 from solver.core.graph import Node
 from solver.core.nearby import Surroundings
 from solver.core.problem import Batch, Floor, Plan, Problem
-from solver.core.types import BPS, Certificate, Exact, Fill, Kind, Leaf, Leg, TokenId
+from solver.core.types import BPS, Certificate, Exact, Fill, Kind, Leaf, Leg, Row, TokenId
 from solver.core.venue import Pool, Snapshot, step_of
 
 OBJECTIVE = "sum of surplus over the limits, exact-in in the buy token, exact-out in the sell token"
@@ -28,6 +28,7 @@ ONLY_LOWER = "lots, gas and uniform rates only lower what can be had"
 GENEROUS_CAPS = "no pair is paid above ten times the best of reference and limit"
 SAMPLED = "curves sampled, not declared: "
 DERIVED_PRICES = "missing reference prices follow from pool rates"
+ROWS = "the stated rows hold; those of margin count what an order must get at least"
 _MAX_LEAVES = 32
 _CLOSED = 1e-9
 #: What integers may miss of a floor, of the pair's volume or the largest order: by rounding, and by
@@ -89,6 +90,8 @@ def prove(
         assumptions.append("no flow moves a curve's marginal rate further than the impact allowed")
     if batch.graph.sampled:
         assumptions.append(SAMPLED + ", ".join(batch.graph.sampled))
+    if problem.rows:
+        assumptions.append(ROWS)
     if len(prices) > len(snapshot.prices):
         assumptions.append(DERIVED_PRICES)
     proven = [_leaf(batch, leaf, prices, around) for leaf in leaves]
@@ -123,6 +126,13 @@ def prove(
             if snapshot.prices.get(token, 0.0) <= 0.0
         },
         arbitrage=cycles,
+        rows={
+            row.name: Row(
+                {batch.intents[i].digest: decimal(c) for i, c in sorted(row.coefficients.items())},
+                decimal(row.rhs),
+            )
+            for row in problem.rows
+        },
     )
 
 

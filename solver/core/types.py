@@ -208,6 +208,13 @@ class Leaf(Struct, frozen=True):
     multipliers: dict[str, str]
 
 
+class Row(Struct, frozen=True):
+    """A named row as decimal strings: Σ coefficient·(filled share) ≤ ``most``, by digest."""
+
+    coefficients: dict[str, str]
+    most: str
+
+
 class Certificate(Struct, frozen=True, rename="camel"):
     """The proof that comes with every answer.
 
@@ -220,7 +227,8 @@ class Certificate(Struct, frozen=True, rename="camel"):
     ``reference`` has the prices (numeraire per base unit) that the snapshot does not state and
     that follow from pool rates. ``arbitrage`` are the plans behind ``arb_floor``, replayed from the
     snapshot's pools one after another. A plan may borrow tokens while it runs, none in the end;
-    what it has left counts in the tokens in which an order's surplus does.
+    what it has left counts in the tokens in which an order's surplus does. ``rows`` are the named
+    rows that ``multipliers`` are of.
     """
 
     objective: str
@@ -241,6 +249,7 @@ class Certificate(Struct, frozen=True, rename="camel"):
     caps: dict[str, str] = field(default_factory=dict)
     reference: dict[str, str] = field(default_factory=dict)
     arbitrage: list[tuple[Leg, ...]] = field(default_factory=list)
+    rows: dict[str, Row] = field(default_factory=dict)
 
 
 class OpenReason(Struct, frozen=True):

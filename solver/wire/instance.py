@@ -45,6 +45,8 @@ from solver.core.types import (
 )
 from solver.core.types import Intent as CoreIntent
 from solver.core.venue import BlockRef, Pool, Quote, Snapshot, StatesRoutes, described
+from solver.wire import accounts
+from solver.wire.accounts import MarginDocument
 from solver.wire.jsonio import (
     Amount,
     Invalid,
@@ -158,6 +160,7 @@ class Instance(Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
     price_source: str = ""
     seed: str = ""
     terms: InstanceTerms = InstanceTerms()
+    margin: MarginDocument | None = None
     proposal: InstanceProposal | None = None
 
 
@@ -173,6 +176,7 @@ def terms_to_core(instance: Instance) -> Terms:
         terms.max_impact_bps,
         terms.capital_bps,
         schedule=_schedule(terms.schedule),
+        margin=accounts.to_core(instance.margin) if instance.margin else None,
     )
 
 
@@ -246,6 +250,7 @@ def from_core(
                 **{name: repr(f) for name, f in msgspec.structs.asdict(terms.schedule).items()}
             ),
         ),
+        accounts.from_core(terms.margin) if terms.margin else None,
         None if solution is None else _proposal(solution),
     )
 

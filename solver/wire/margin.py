@@ -32,17 +32,27 @@ def read(body: bytes, max_bytes: int) -> MarginFile:
         raise Invalid(found.code, found.detail, found.pointer)
     if found.format != FORMAT:
         raise Invalid("wrong_format", f"format is {found.format!r}, expected {FORMAT!r}", "/format")
-    for code, detail, pointer in _mistakes(found):
-        raise Invalid(code, detail, pointer)
+    check(found.rule, found.market, found.account)
     return found
 
 
-def _mistakes(file: MarginFile) -> Iterator[tuple[str, str, str]]:
-    market, account = file.market, file.account
-    if not 0 < len(file.rule.scenarios) <= _MOST_SCENARIOS:
+def check(rule: Parameters, market: Market, account: Account, place: str = "") -> None:
+    """Whether a margin can be computed. Raises Invalid with what is in the way, below a place."""
+    for code, detail, pointer in _mistakes(rule, market, account):
+        raise Invalid(code, detail, place + pointer)
+
+
+def check_size(amount: float, pointer: str) -> None:
+    """Whether floats still count cents of an amount. Raises Invalid."""
+    for code, detail, where in _size(amount, pointer):
+        raise Invalid(code, detail, where)
+
+
+def _mistakes(rule: Parameters, market: Market, account: Account) -> Iterator[tuple[str, str, str]]:
+    if not 0 < len(rule.scenarios) <= _MOST_SCENARIOS:
         yield (
             "bad_rule",
-            f"1 to {_MOST_SCENARIOS} scenarios, not {len(file.rule.scenarios)}",
+            f"1 to {_MOST_SCENARIOS} scenarios, not {len(rule.scenarios)}",
             "/rule/scenarios",
         )
     for name in ("spot", "stable"):

@@ -18,9 +18,11 @@ from solver.core.types import (
     Leaf,
     Leg,
     OpenReason,
+    Row,
     Solution,
     StandAlone,
 )
+from solver.wire.accounts import KeptDocument, kept_document
 from solver.wire.jsonio import Amount
 
 #: What binds where an order was routed alone, so that no row of a program did.
@@ -85,6 +87,7 @@ class CertificateDocument(Struct, frozen=True, rename="camel"):
     caps: dict[str, str]
     reference: dict[str, str]
     arbitrage: list[list[LegDocument]]
+    rows: dict[str, Row]
 
 
 class ChargesDocument(Struct, frozen=True, rename="camel"):
@@ -140,6 +143,7 @@ class SolutionDocument(Struct, frozen=True, rename="camel"):
     stage: str
     warnings: list[str]
     alone: list[AloneDocument]
+    margin: list[KeptDocument]
 
 
 def alone_document(answers: Iterable[StandAlone]) -> list[AloneDocument]:
@@ -163,6 +167,7 @@ def solution_document(solution: Solution, warnings: Iterable[str] = ()) -> Solut
         solution.stage,
         list(warnings),
         alone_document(solution.alone),
+        [kept_document(kept) for kept in solution.margin],
     )
 
 

@@ -21,7 +21,9 @@ Change = Callable[[dict[str, Any]], object]
 
 def test_the_page_shows_what_it_says() -> None:
     text = (ROOT / "docs" / "margin.md").read_text(encoding="utf-8")
-    (shown,) = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    shown, batch = re.findall(r"```text\n(.*?)```", text, re.DOTALL)
+    solved = CliRunner().invoke(app, ["solve", str(EXAMPLE.with_name("margin.json"))])
+    assert solved.exit_code == 0 and batch in solved.stdout
     result = CliRunner().invoke(app, ["margin", str(EXAMPLE)])
     assert (result.exit_code, result.stdout) == (0, shown)
 
@@ -83,3 +85,76 @@ def test_what_makes_no_sense_is_refused_by_name(
     assert result.exit_code == 2
     said = json.loads(result.stdout)
     assert (said["code"], said["pointer"]) == (code, pointer)
+
+
+def test_accounts_of_an_instance_are_checked_and_their_answers_too(tmp_path: Path) -> None:
+    instance = EXAMPLE.with_name("margin.json")
+    answer = json.loads(CliRunner().invoke(app, ["solve", str(instance), "--json"]).stdout)
+
+    def verdict(said: dict[str, Any]) -> dict[str, Any]:
+        file = tmp_path / "answer.json"
+        file.write_text(json.dumps(said), encoding="utf-8")
+        words = ["verify-solution", str(instance), str(file), "--json"]
+        found: dict[str, Any] = json.loads(CliRunner().invoke(app, words).stdout)
+        return found
+
+    assert verdict(answer)["accepted"]
+    rows = answer["certificate"]["rows"]
+    name = next(row for row in rows if row.startswith("health"))
+    for change, code in (
+        ({"most": "1e-9"}, "false_row"),
+        ({"coefficients": {"0x00": "1"}}, "unknown_row"),
+    ):
+        changed = answer | {"certificate": answer["certificate"] | {"rows": rows | {
+            name: rows[name] | change}}}  # fmt: skip
+        found = verdict(changed)
+        assert not found["accepted"]
+        assert code in {violation["code"] for violation in found["violations"]}
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "pointer"),
+    [
+        (lambda m: m["rule"].update(twoSided=False), "bad_rule", "/margin/rule/twoSided"),
+        (lambda m: m["rule"].update(scenarios=[]), "bad_rule", "/margin/rule/scenarios"),
+        (lambda m: m["market"].update(spot=0.0), "no_price", "/margin/market/spot"),
+        (lambda m: m["market"].update(perp=0.0), "no_price", "/margin/market/perp"),
+        (
+            lambda m: m["assets"]["1:0x" + "00" * 19 + "02"].update(price=-1.0),
+            "no_price",
+            "/margin/assets/1:0x" + "00" * 19 + "02",
+        ),
+        (
+            lambda m: m["market"]["expiries"][0].update(seconds=0.0),
+            "expired_option",
+            "/margin/assets/1:0x" + "00" * 19 + "04",
+        ),
+        (
+            lambda m: m["assets"]["1:0x" + "00" * 19 + "05"].update(vol=-0.1),
+            "bad_volatility",
+            "/margin/assets/1:0x" + "00" * 19 + "05/vol",
+        ),
+        (
+            lambda m: m["accounts"]["0x" + "0a" * 32]["amounts"].update({"1:0x" + "ee" * 20: "1"}),
+            "unknown_instrument",
+            "/margin/accounts/0x" + "0a" * 32 + "/amounts/1:0x" + "ee" * 20,
+        ),
+        (
+            lambda m: m["accounts"]["0x" + "0a" * 32]["amounts"].update(
+                {"1:0x" + "00" * 19 + "01": "9" * 40}
+            ),
+            "too_large",
+            "/margin/accounts/0x" + "0a" * 32 + "/amounts/1:0x" + "00" * 19 + "01",
+        ),
+    ],
+)
+def test_bad_accounts_are_refused_with_the_place(
+    change: Change, code: str, pointer: str, tmp_path: Path
+) -> None:
+    document = json.loads(EXAMPLE.with_name("margin.json").read_text(encoding="utf-8"))
+    change(document["margin"])
+    file = tmp_path / "batch.json"
+    file.write_text(json.dumps(document), encoding="utf-8")
+    result = CliRunner().invoke(app, ["solve", str(file), "--json"])
+    refused = json.loads(result.stdout)
+    assert (result.exit_code, refused["code"], refused["pointer"]) == (2, code, pointer)

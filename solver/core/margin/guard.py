@@ -30,7 +30,7 @@ from solver.core.margin.book import (
     Perpetual,
 )
 from solver.core.margin.rules import Collateral, Option
-from solver.core.margin.scenarios import BASIS, Balances, Grid, Holdings, Slopes
+from solver.core.margin.scenarios import BASIS, NONE, Balances, Grid, Holdings, Slopes
 from solver.core.problem import ExtraRow
 from solver.core.types import ZERO_BYTES32, Fill, Intent, MarginKept, MarginState, TokenId
 
@@ -316,11 +316,12 @@ class Guard:
         held = self._held(amounts)
         found = self._grid.balances(held)
         worst = int(found.worst[0])
+        name = BASIS if found.basis[0] < 0.0 else NONE
         return MarginState(
             _assets(held, found),
             float(found.initial[0]),
             float(found.maintenance[0]),
-            BASIS if worst < 0 else self._book.rule.scenarios[worst].name,
+            name if worst < 0 else self._book.rule.scenarios[worst].name,
         )
 
 

@@ -35,7 +35,7 @@ from solver.core.margin.rules import (
 
 _MONTH_SECONDS = 30.0 * 86_400.0
 _DAY_SECONDS = 86_400.0
-BASIS = "basis"
+BASIS, NONE = "basis", "none"
 
 
 class Report(Struct, frozen=True, rename="camel"):
