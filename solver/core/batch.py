@@ -226,7 +226,7 @@ def _gross(
     has_rows = bool(rows or (guard and guard.rows(kept)))
     single = len(kept) == 1 and not has_rows
     network: Network | None = None
-    if any(routable(intent, terms.max_impact_bps, has_rows) for intent in kept):
+    if any(routable(intent, terms.max_impact_bps, False) for intent in kept):
         network = following(memory.network if memory else None, snapshot.pools, prices)
         if memory:
             memory.network = network
@@ -302,36 +302,53 @@ def _joint(
     """The orders through the joint program."""
     snapshot, terms, prices = market.snapshot, market.terms, market.prices
     batch, around = _seen(market, kept, rows)
-    batch = _with_margin(market, batch, rows)
+    margin = _Rows(market.guard, rows)
+    for _ in range(_MOST_CUTS if market.guard else 0):
+        wider = margin.broken_in(batch, program.solve(batch.problem))
+        if wider is None:
+            break
+        batch = wider
     progress("reference")
-    fair, reached = reference_of(snapshot, batch, terms)
-    batch = _as_reached(_promised(batch, fair), reached)
+    fair, reached = reference_of(snapshot, batch, terms, margin)
+    batch = _as_reached(_promised(margin.all_in(batch), fair), reached)
     progress("relax")
     relaxed = program.solve(batch.problem)
     progress("integers")
-    answer = _to_integers(_Exact(snapshot, batch, terms, fair.plan), batch, relaxed, reached)
+    exact = _Exact(snapshot, batch, terms, fair.plan, margin)
+    answer = _to_integers(exact, batch, relaxed, reached)
     fills = answer.priced.fills if answer.priced else ()
     certificate = proof.prove(snapshot, batch, relaxed, answer.plan, fills, prices, around)
     reasons = _reasons(batch, relaxed, answer, fills)
     return _solution(answer, fills, tuple(reasons), certificate)
 
 
-def _with_margin(market: _Market, batch: Batch, rows: Sequence[ExtraRow]) -> Batch:
-    """The batch with the margin rows that its relaxation needs."""
-    for _ in range(_MOST_CUTS if market.guard else 0):
-        assert market.guard is not None
-        relaxed = program.solve(batch.problem)
-        shares = program.shares_of(batch.problem, relaxed)
+class _Rows:
+    """The margin rows of one batch beside its other rows; they grow with the plans it looks at."""
+
+    def __init__(self, guard: Guard | None, others: Sequence[ExtraRow] = ()) -> None:
+        self._guard, self._others = guard, tuple(others)
+
+    def all_in(self, batch: Batch) -> Batch:
+        """The batch with all rows so far."""
+        if self._guard is None:
+            return batch
+        wanted = (*self._others, *self._guard.rows(batch.intents))
+        return replace(batch, problem=replace(batch.problem, rows=wanted))
+
+    def broken_in(self, batch: Batch, plan: Plan) -> Batch | None:
+        """The batch with the rows that a plan breaks; None where it breaks none."""
+        if self._guard is None:
+            return None
+        shares = program.shares_of(batch.problem, plan)
         filled = {intent.digest: x for intent, x in zip(batch.intents, shares, strict=True)}
-        if not market.guard.look(filled):
-            break
-        wanted = (*rows, *market.rows(batch.intents))
-        batch = replace(batch, problem=replace(batch.problem, rows=wanted))
-    return batch
+        return self.all_in(batch) if self._guard.look(filled) else None
 
 
 def reference_of(
-    snapshot: Snapshot, batch: Batch, terms: Terms = _NO_TERMS
+    snapshot: Snapshot,
+    batch: Batch,
+    terms: Terms = _NO_TERMS,
+    margin: _Rows | None = None,
 ) -> tuple[reference.Outcome, _Answer | None]:
     """What is owed to whom, and R in integers; None where nothing is owed.
 
@@ -339,14 +356,16 @@ def reference_of(
     """
     if terms.token_prices:
         return reference.at_prices(batch, terms.token_prices), None
+    margin = margin or _Rows(None)
     lost: set[str] = set()
     while True:
         without = {i for i, intent in enumerate(batch.intents) if intent.digest in lost}
-        fair = reference.reference(batch, snapshot.hash, without)
+        fair = reference.reference(batch, snapshot.hash, without, margin.broken_in)
         if fair.plan is None:
             return fair, None
+        batch = margin.all_in(batch)
         outcome = _Proposal("reference", list(fair.active), fair.plan, settled=True)
-        exact = _Exact(snapshot, _promised(batch, fair), terms, fair.plan)
+        exact = _Exact(snapshot, _promised(batch, fair), terms, fair.plan, margin)
         reached = exact.answer(outcome)
         more = exact.dropped.keys() - lost
         if not more or batch.problem.guess is not None:
@@ -406,7 +425,7 @@ def _normalised(
 
 def _alone(market: _Market, intent: Intent) -> StandAlone:
     """The order without the others, by the router where it can be routed."""
-    has_rows = bool(market.rows([intent]))
+    has_rows = any(row.coefficients[0] > row.rhs for row in market.rows([intent]))
     if market.network is not None and routable(intent, market.terms.max_impact_bps, has_rows):
         solution = _routed(market, intent)
     else:
@@ -539,8 +558,11 @@ def _tightest(problem: Problem, chosen: Sequence[bool]) -> int:
 class _Exact:
     """Proposals as exact integers. ``dropped`` names the orders that one of them lost, and why."""
 
-    def __init__(self, snapshot: Snapshot, batch: Batch, terms: Terms, sample: Plan | None) -> None:
+    def __init__(
+        self, snapshot: Snapshot, batch: Batch, terms: Terms, sample: Plan | None, margin: _Rows
+    ) -> None:
         self._batch = batch
+        self._margin = margin
         self._gas_value = terms.gas_value
         self._sample = sample
         self._pools = {pool.id: pool for pool in snapshot.pools}
@@ -629,6 +651,7 @@ class _Exact:
         fixed = acyclic(batch, _settled(proposal), self._sample)
         if fixed is None:
             return None
+        batch, fixed = self._within_margin(batch, proposal, fixed)
         whole = in_lots(batch, fixed)
         if whole is not None:
             batch = replace(batch, problem=whole)
@@ -642,6 +665,18 @@ class _Exact:
         evenly = acyclic(replace(batch, problem=even), rule, self._sample)
         again = shared if evenly is None else _shared(batch, evenly)
         return max(shared, again, key=lambda plan: plan.value)
+
+    def _within_margin(self, batch: Batch, proposal: _Proposal, fixed: Plan) -> tuple[Batch, Plan]:
+        """The plan again with the margin rows that it breaks, as often as there are new ones."""
+        for _ in range(_MOST_CUTS):
+            wider = self._margin.broken_in(batch, fixed)
+            if wider is None:
+                break
+            again = acyclic(wider, _settled(replace(proposal, plan=fixed)), self._sample)
+            if again is None:
+                break
+            batch, fixed = wider, again
+        return batch, fixed
 
     def _left_out(self, failure: Infeasible, chosen: Sequence[bool]) -> list[int]:
         """Which orders a failure costs: one, and in a large market, to save time, all it names."""

@@ -9,7 +9,7 @@ that pair.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import numpy as np
 from msgspec import Struct
@@ -28,7 +28,12 @@ _MOST_VARIANTS = 6
 _MOST_PAIRS, _TURNS = 16, 4
 _NEAR = 1.05
 _HOPS = 4
+_MOST_SERVED = 12
 _TINY = 1e-12
+
+
+Broken = Callable[[Batch, Plan], Batch | None]
+"""The batch with the rows that a plan breaks; None where it breaks none."""
 
 
 class Outcome(Struct, frozen=True):
@@ -44,10 +49,13 @@ class Outcome(Struct, frozen=True):
     caps: tuple[float, ...]
 
 
-def reference(batch: Batch, seed: str, lost: Collection[int] = ()) -> Outcome:
+def reference(
+    batch: Batch, seed: str, lost: Collection[int] = (), broken: Broken = lambda batch, plan: None
+) -> Outcome:
     """Serve the pairs one after another; each leaves all before it their surplus and rate.
 
-    ``lost`` are orders that get nothing here.
+    ``lost`` are orders that get nothing here. A turn whose plan has ``broken`` rows is served again
+    with them.
     """
     problem = batch.problem
     count = len(problem.orders)
@@ -60,6 +68,12 @@ def reference(batch: Batch, seed: str, lost: Collection[int] = ()) -> Outcome:
     for pairs in _turns(_groups(batch, seed, lost)):
         turn = _with_takers(problem, pairs, active)
         served = _serve(replace(batch, problem=problem), turn, active) if turn else None
+        for _ in range(_MOST_SERVED):
+            wider = broken(replace(batch, problem=problem), served[1]) if served else None
+            if wider is None:
+                break
+            problem = wider.problem
+            served = _serve(wider, turn, active)
         if served is not None:
             members, reached = served
             active = [on or i in members for i, on in enumerate(active)]
