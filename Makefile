@@ -90,6 +90,7 @@ bench: setup ## everything in docs/benchmarks.md, resumable (FRESH=1 again, QUIC
 	$(BIN)/python -m benchmarks.manipulation $(BENCH_OPTIONS)
 	$(BIN)/python -m benchmarks.margin $(BENCH_OPTIONS)
 	$(BIN)/python -m benchmarks.margin_rows $(BENCH_OPTIONS)
+	$(BIN)/python -m benchmarks.volatility $(BENCH_OPTIONS)
 	$(BIN)/python -m benchmarks.auctions $(if $(FRESH),--fresh) $(if $(QUICK),--rounds 5)
 	$(BIN)/python -m benchmarks.bench $(if $(QUICK),--intents 200 --report reports/bench-quick.json)
 	$(if $(QUICK),,$(BIN)/python -m benchmarks.report)

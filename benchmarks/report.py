@@ -16,6 +16,11 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.margined import RULE
+from solver.core.margin import tiers
+from solver.core.margin.rules import Account, Expiry, Market, Option
+from solver.core.margin.scenarios import requirement
+
 _DOCUMENT = Path("docs/benchmarks.md")
 _IMAGES = Path("docs/img")
 _NOT_YET = "not yet measured"
@@ -580,6 +585,49 @@ def _load(directory: Path, name: str, quick: bool) -> dict[str, Any] | None:
     return found
 
 
+def margin_curves() -> None:
+    """Initial margin over size, volatility and open interest: the rules of docs/margin.md."""
+    plt = _plots()
+    figure, (left, middle, right) = plt.subplots(1, 3, figsize=(11, 3.4))
+    spot, sizes = 60_000.0, np.linspace(0.01, 2_000.0, 200)
+    scale = tiers.SizeScale(0.02, 5e-5)
+    steps = [tiers.Tier(0.0, 0.02), tiers.Tier(30e6, 0.05), tiers.Tier(80e6, 0.1)]
+    by_size = [tiers.size_scaled(scale, n, spot) / (n * spot) for n in sizes]
+    by_tier = [tiers.tiered(steps, n * spot) / (n * spot) for n in sizes]
+    left.plot(sizes, 100 * np.array(by_size), color=_ROUTERS[0], label="by size")
+    left.plot(sizes, 100 * np.array(by_tier), color=_ROUTERS[1], label="by tiers")
+    left.set(xlabel="position in coins", ylabel="% of the notional")
+    left.legend(frameon=False)
+    vols = np.linspace(0.1, 2.0, 60)
+    for colour, days in zip(_ROUTERS, (1, 30, 180), strict=False):
+        asked = [_short_call(spot, float(vol), days) / spot for vol in vols]
+        middle.plot(
+            100 * vols, 100 * np.array(asked), color=colour, label=f"{days} day{'s' * (days > 1)}"
+        )
+    middle.set(xlabel="implied volatility, %", ylabel="% of the spot price")
+    middle.legend(frameon=False, title="one call sold at the money", title_fontsize=9)
+    tier = tiers.OpenInterestTier(50_000, 500_000, 25_000_000, 60_000_000)
+    interest = np.linspace(0.0, 80e6, 200)
+    figures = [tiers.open_interest_margin(tier, 10**6, int(oi)) for oi in interest]
+    right.plot(interest / 1e6, [one / 1e4 for one, _ in figures], color=_ROUTERS[2],
+               label="initial")  # fmt: skip
+    right.plot(interest / 1e6, [two / 1e4 for _, two in figures], color=_ROUTERS[3],
+               label="maintenance")  # fmt: skip
+    right.set(xlabel="open interest, millions", ylabel="% of the notional")
+    right.legend(frameon=False)
+    figure.tight_layout()
+    _save(plt, figure, "margin")
+
+
+def _short_call(spot: float, vol: float, days: int) -> float:
+    """What selling a call at the money takes off an account, beyond its price."""
+    expiry = Expiry(86_400.0 * days, spot, 0.0, 1.0)
+    market = Market(spot, 1.0, spot, 1.0, 1.0, (expiry,))
+    sold = Account(0.0, 0.0, 0.0, (Option(0, spot, True, vol, -1.0),), ())
+    report = requirement(sold, market, RULE)
+    return report.value - report.initial
+
+
 def main() -> int:
     """Write docs/benchmarks.md and docs/img."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -594,6 +642,7 @@ def main() -> int:
     owners = _load(arguments.reports, "manipulation", arguments.quick)
     accounts = _load(arguments.reports, "margin", arguments.quick)
     daemon = _load(arguments.reports, "bench", False)
+    margin_curves()
     if routing is not None:
         routing["cases"] = _ordered(routing["cases"])
         latency(routing["cases"])
