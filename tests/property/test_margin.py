@@ -214,7 +214,7 @@ def test_tiers_are_continuous_and_convex(one: float, two: float) -> None:
 def test_the_examples_of_the_page_hold() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "margin.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    assert len(blocks) == 4
+    assert len(blocks) == 5
     for block in blocks:
         exec(compile(block, "docs/margin.md", "exec"), {})
 
