@@ -46,6 +46,7 @@ from solver.checker import check as check_claim
 from solver.checker import document as claims
 from solver.client import Client, NoAnswer, Refused
 from solver.core.batch import solve_batch
+from solver.core.margin.exposure import Exposure, exposure
 from solver.core.margin.scenarios import requirement
 from solver.core.program import ProgramError
 from solver.core.types import (
@@ -420,15 +421,32 @@ def margin(
     except jsonio.Invalid as error:
         raise _invalid(file, error) from error
     report = requirement(asked.account, asked.market, asked.rule)
+    exposed = exposure(asked.account, asked.market, asked.rule)
     if as_json:
-        _print_json(report)
+        _print_json({**msgspec.to_builtins(report), "exposure": msgspec.to_builtins(exposed)})
     else:
         typer.echo(f"beyond initial margin      {report.initial:,.2f}")
         typer.echo(f"beyond maintenance margin  {report.maintenance:,.2f}")
         typer.echo(f"worst                      {report.worst}: {min(report.pnl):,.2f}")
         for name, (kept, more) in report.add_ons.items():
             typer.echo(f"  {name}: {kept:,.2f}, initial {more:,.2f} more")
+        typer.echo(f"margin used                {exposed.used:,.2f} of {_notional(exposed)}")
+        typer.echo(f"each position alone        {exposed.isolated:,.2f}{_saved(exposed)}")
+        typer.echo(
+            f"delta {exposed.delta:,.4f}, gamma {exposed.gamma:.3g}, vega {exposed.vega:,.2f}, "
+            f"theta {exposed.theta:,.2f} a day"
+        )
     raise typer.Exit(EXIT_DONE if report.initial >= 0.0 else EXIT_NOTHING_FILLED)
+
+
+def _notional(exposed: Exposure) -> str:
+    share = exposed.used / exposed.gross_notional if exposed.gross_notional else 0.0
+    return f"{exposed.gross_notional:,.2f} notional ({100.0 * share:.1f} %)"
+
+
+def _saved(exposed: Exposure) -> str:
+    gain = exposed.netting_gain
+    return "" if gain is None else f", netting saves {100.0 * gain:.1f} %"
 
 
 @app.command()

@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from benchmarks import margin as bench
 from solver.core.margin import black76, span, tiers
+from solver.core.margin.exposure import exposure
 from solver.core.margin.rules import Account, Collateral, Expiry, Market, Option, Scenario, VolMove
 from solver.core.margin.scenarios import Grid, Holdings, requirement
 
@@ -255,3 +256,31 @@ def test_slopes_bound_every_other_account(seed: int, initial: bool) -> None:
     size = market.spot * 100.0
     assert at(held[0]) == pytest.approx(balance(held[0]), abs=1e-9 * size)
     assert balance(held[1]) <= at(held[1]) + 1e-9 * size
+
+
+@given(st.integers(0, 10**9))
+def test_netting_saves_and_greeks_are_slopes(seed: int) -> None:
+    rng = random.Random(seed)
+    market = random_market(rng)
+    account = random_account(rng, market, [market.spot * factor for factor in (0.8, 1.0, 1.2)])
+    found = exposure(account, market, RULE)
+    size = market.spot * 100.0
+    assert found.used <= found.isolated + 1e-9 * size
+    assert found.gross_notional >= abs(account.perps) * market.spot
+
+    def value(spot: float = 1.0, vol: float = 0.0) -> float:
+        moved = replace(
+            market,
+            perp=market.perp * spot,
+            expiries=tuple(replace(one, forward=one.forward * spot) for one in market.expiries),
+        )
+        options = tuple(replace(one, vol=one.vol + vol) for one in account.options)
+        coins = tuple(replace(one, price=one.price * spot) for one in account.collateral)
+        part = replace(account, options=options, collateral=coins)
+        return requirement(part, moved, RULE).value + account.perps * market.perp * spot
+
+    step = 1e-5
+    slope = (value(1.0 + step) - value(1.0 - step)) / (2.0 * step * market.spot)
+    assert found.delta == pytest.approx(slope, rel=1e-3, abs=1e-3)
+    bend = (value(1.0, step) - value(1.0, -step)) / (2.0 * step)
+    assert found.vega == pytest.approx(bend, rel=1e-3, abs=1e-5 * size)
