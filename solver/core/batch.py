@@ -606,6 +606,8 @@ class _Exact:
             if plan is None:
                 break
             outcome = self._priced(plan, proposal.chosen)
+            if isinstance(outcome, Priced) and not outcome.fills:
+                break  # more room than there is
             worth = self.worth(outcome)
             if best is None or worth > best:
                 found, best = (plan, outcome), worth

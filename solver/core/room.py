@@ -16,6 +16,7 @@ from solver.core.types import TokenId
 _MOST_SHORT = 0.01  # of a limit or the largest order: more than that is not rounding
 _LEAST_ROOM = 2e-9  # more than floats lose
 _MORE = 1.5  # times what was short
+_MORE_FOR_LOTS = 3.0  # limits and floors: lots fall otherwise when the plan is another
 _TRIFLE = 1e-6  # of the largest order: what sells less is not mended
 
 
@@ -51,7 +52,7 @@ def with_limits(problem: Problem, plan: Plan, short: Mapping[int, float]) -> Pro
         first = problem.orders[k]
         if part > _MOST_SHORT or plan.sold[k] < _TRIFLE:
             continue
-        limit = first.limit * (1.0 + _MORE * part + _LEAST_ROOM)
+        limit = first.limit * (1.0 + _MORE_FOR_LOTS * part + _LEAST_ROOM)
         for i, order in enumerate(problem.orders):
             if (order.sell, order.buy, order.limit) == (first.sell, first.buy, first.limit):
                 orders[i] = replace(order, limit=max(orders[i].limit, limit))
@@ -63,7 +64,10 @@ def with_floors(problem: Problem, short: Sequence[float]) -> Problem:
     if not any(0.0 < missing < _MOST_SHORT for missing in short):
         return problem
     floors = [
-        replace(floor, amount=floor.amount + (_MORE * missing + _LEAST_ROOM if missing else 0.0))
+        replace(
+            floor,
+            amount=floor.amount + (_MORE_FOR_LOTS * missing + _LEAST_ROOM if missing else 0.0),
+        )
         for floor, missing in zip(problem.floors, short, strict=True)
     ]
     return replace(problem, floors=tuple(floors))
