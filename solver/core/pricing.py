@@ -270,28 +270,28 @@ def _planned(edges: Sequence[Edge], kept: int, available: int, extra: int) -> li
     left. Of ``extra`` nothing is kept.
     """
     planned = []
-    rest = available
+    left = available
     for edge in edges:
-        planned.append(0 if edge.amount is None else min(edge.amount, rest))
-        rest -= planned[-1]
-    sharing = [k for k, edge in enumerate(edges) if edge.amount is None]
-    if not sharing:
-        planned[-1] += rest if kept == 0 else 0
+        planned.append(0 if edge.amount is None else min(edge.amount, left))
+        left -= planned[-1]
+    weights = {k: edge.weight for k, edge in enumerate(edges) if edge.amount is None}
+    if not weights:
+        planned[-1] += left if kept == 0 else 0
         return planned
-    sent_on = sum(edges[k].weight for k in sharing)
-    extra = min(extra, rest) if sent_on else 0
-    largest = max(sharing, key=lambda k: (edges[k].weight, -k))
-    left = rest
-    if 0 < kept <= edges[largest].weight:
-        left -= min(left, -(-(rest - extra) * kept // (sent_on + kept)))
-    for k in sharing:
-        if k == largest and kept <= edges[k].weight:
-            continue
-        share = -(-(rest - extra) * edges[k].weight // (sent_on + kept))
-        share += -(-extra * edges[k].weight // max(sent_on, 1))
-        planned[k] = min(share, left)
-        left -= planned[k]
-    if kept <= edges[largest].weight:
+    sent_on = sum(weights.values())
+    whole = sent_on + kept
+    more = min(extra, left) if sent_on else 0
+    rest = left - more
+    largest = max(weights, key=lambda k: (weights[k], -k))
+    kept_is_largest = kept > weights[largest]
+    if not kept_is_largest and kept > 0:
+        left -= min(left, -(-rest * kept // whole))
+    for k, weight in weights.items():
+        if k != largest or kept_is_largest:
+            share = -(-rest * weight // whole) - (-more * weight // max(sent_on, 1))
+            planned[k] = min(share, left)
+            left -= planned[k]
+    if not kept_is_largest:
         planned[largest] = left
     return planned
 
