@@ -28,6 +28,7 @@ from benchmarks.margined import RULE
 from benchmarks.markets import Shape, generate, move
 from solver.core.batch import Memory, Terms, solve_batch
 from solver.core.margin.book import Asset, Book, Held
+from solver.core.margin.evaluator import Evaluator
 from solver.core.margin.rules import Collateral, Expiry, Market, Option
 from solver.core.program.flows import Flows
 from solver.core.routing.network import Network
@@ -40,7 +41,8 @@ _SPOT = 2_000.0
 _CASH = 1e3  # worth of collateral per account, of orders of 1e3 to 1e5
 _SHARE_MOVED = 0.05
 _BINDS = 1e-6  # of the worth of the largest order, for a unit of a row's right side
-_BAR_RATIO, _BAR_ROWS = 1.5, 20
+_BAR_RATIO, _BAR_ROWS, _BAR_ADMISSION_US = 1.5, 20, 200
+_ADMISSIONS = 20
 
 
 def account(number: int) -> str:
@@ -86,6 +88,18 @@ def timed(taken: list[float], stages: _Stages) -> Iterator[None]:
 
     with mock.patch.object(Flows, "optimum", noted):
         yield
+
+
+def admission(intents: Sequence[Intent], book: Book) -> list[float]:
+    """What it takes to see whether each order could be filled whole, alone, in microseconds."""
+    evaluator, taken = Evaluator(book), list[float]()
+    for _ in range(_ADMISSIONS):
+        for intent in intents:
+            whole = replace(intent, swap=replace(intent.swap, partial_fill=False))
+            started = time.perf_counter()
+            evaluator.admission(whole)
+            taken.append(1e6 * (time.perf_counter() - started))
+    return taken
 
 
 def measure(batches: int, seed: int) -> dict[str, Any]:
@@ -134,8 +148,10 @@ def measure(batches: int, seed: int) -> dict[str, Any]:
         "programRatio": round(median(programs[1]) / median(programs[0]), 3),
         "bindingRows": spread(binding),
         "filled": filled,
+        "admissionMicroseconds": spread(admission(own, book)),
         "barRatio": _BAR_RATIO,
         "barRows": _BAR_ROWS,
+        "barAdmissionMicroseconds": _BAR_ADMISSION_US,
         "loadAverage": load(),
     }
 

@@ -13,6 +13,7 @@ from solver.core.batch import Terms, solve_batch
 from solver.core.intent import digest_of
 from solver.core.margin import black76
 from solver.core.margin.book import HEALTH_ONE, Asset, Book, Cash, Held, Perpetual
+from solver.core.margin.evaluator import Evaluator
 from solver.core.margin.rules import Collateral, Expiry, Market, Option
 from solver.core.pools import ConstantProductPool
 from solver.core.types import Intent, Kind, Solution, TokenId
@@ -83,7 +84,7 @@ def order(
     sold, bought = ends[::-1] if sell == CASH else ends
     plain = intent_of(sell, buy, int(sold), int(bought * 0.95), Kind.EXACT_IN, partial, 0)
     floor = int(health * HEALTH_ONE)
-    swap = replace(plain.swap, account=account, min_health=floor, owner=owner)
+    swap = replace(plain.swap, account=account, min_health=floor, owner=owner, receiver=owner)
     return Intent(digest_of(swap, SETTLEMENT), swap, "0x")
 
 
@@ -183,6 +184,29 @@ def test_a_wrong_account_costs_only_its_own_order(intent: Intent, code: str) -> 
     solution = solved(book(cash=1_000.0), intent, honest)
     assert [reason.code for reason in solution.open] == [code]
     assert share(solution, honest) == 1.0
+
+
+def test_what_an_account_buys_stays_in_it() -> None:
+    intent = order(CASH, HIGH, 1.0)
+    away = replace(intent, swap=replace(intent.swap, receiver="0x" + "22" * 20))
+    solution = solved(book(cash=1_000.0), away)
+    assert [reason.code for reason in solution.open] == ["receiver_elsewhere"]
+
+
+@pytest.mark.parametrize(
+    ("intent", "code"),
+    [
+        (order(HIGH, CASH, 10.0, partial=False), "margin"),
+        (order(HIGH, CASH, 10.0), ""),  # a part of it may be possible
+        (order(CASH, HIGH, 1.0, partial=False), ""),
+        (order(HIGH, CASH, 4.0, partial=False), ""),
+        (order(HIGH, CASH, 4.0, partial=False, health=3.0), "margin"),
+        (order(HIGH, CASH, 10.0, "0x" + "0c" * 32), "unknown_account"),
+    ],
+)
+def test_an_order_is_admitted_if_it_could_be_filled_alone(intent: Intent, code: str) -> None:
+    refused = Evaluator(book(cash=1_000.0)).admission(intent)
+    assert (refused[0] if refused else "") == code
 
 
 def test_an_unknown_instrument_is_refused() -> None:

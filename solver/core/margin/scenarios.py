@@ -141,6 +141,11 @@ class Grid:
             book = _Book(market.expiries[number], tuple(inside), rule, start)
             self._books.append(book)
             start += len(book.options)
+        sure = [market.spot_confidence, market.perp_confidence]
+        sure += [expiry.confidence for expiry in market.expiries]
+        sure += [option.confidence for option in options]
+        sure += [one.confidence for one in collateral]
+        self._is_sure = min(sure) >= rule.confidence
 
     def balances(self, held: Holdings) -> Balances:
         """Both balances of every account."""
@@ -274,6 +279,8 @@ class Grid:
     def _unsure(self, held: Holdings, amounts: Array, worth: Array, perps: Array) -> Array:
         """The least confidence of what an account has decides; most of the time none is low."""
         rule, market = self._rule, self._market
+        if self._is_sure:
+            return np.zeros(len(perps))
 
         def extra(sure: Array, notional: Array) -> Array:
             share = (1.0 - sure) * rule.confidence_factor
