@@ -10,12 +10,10 @@ order and the report counts them, so an interrupted run is continued.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -305,19 +303,7 @@ def main(words: Sequence[str] | None = None) -> int:
         options.report, {"batches": 0, "orders": 0, "stages": {}, "wrong": []}, options.fresh
     )
     found = report["batches"]
-    with ProcessPoolExecutor(options.workers) as pool:
-        while report["batches"] < options.batches:
-            firsts = [report["batches"] + k * PER_TASK for k in range(2 * options.workers)]
-            for done in pool.map(play_many, firsts):
-                report["batches"] += PER_TASK
-                report["orders"] += done["orders"]
-                report["stages"] = dict(Counter(report["stages"]) + done["stages"])
-                report["wrong"] += done["wrong"]
-            options.report.parent.mkdir(parents=True, exist_ok=True)
-            draft = options.report.with_suffix(".part")
-            draft.write_text(json.dumps(report, indent=1), encoding="utf-8")
-            draft.replace(options.report)
-            print(f"{report['batches']} batches, {len(report['wrong'])} wrong", flush=True)
+    machine.play_on(report, options.report, options.batches, options.workers, play_many, PER_TASK)
     if report["batches"] == found:
         print(
             f"{options.report} is complete for this code ({report['code'][:12] or 'no git'}): "

@@ -7,6 +7,9 @@ import json
 import os
 import platform
 import subprocess
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -64,6 +67,35 @@ def begun(path: Path, empty: dict[str, Any], fresh: bool) -> dict[str, Any]:
         return report | {"code": current}
     print(f"{path} is of other code ({str(report.get('code'))[:12]}), begun again", flush=True)
     return empty
+
+
+def play_on(
+    report: dict[str, Any],
+    path: Path,
+    batches: int,
+    workers: int,
+    play_many: Callable[[int], dict[str, Any]],
+    per_task: int,
+) -> None:
+    """Play seeds in their order until a report has so many, which is written after each round.
+
+    Of what ``play_many`` gives, counters, numbers and lists are added to the report's.
+    """
+    with ProcessPoolExecutor(workers) as pool:
+        while report["batches"] < batches:
+            firsts = [report["batches"] + k * per_task for k in range(2 * workers)]
+            for done in pool.map(play_many, firsts):
+                report["batches"] += per_task
+                for name, found in done.items():
+                    if isinstance(found, Counter):
+                        report[name] = dict(Counter(report[name]) + found)
+                    else:
+                        report[name] += found
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft = path.with_suffix(".part")
+            draft.write_text(json.dumps(report, indent=1), encoding="utf-8")
+            draft.replace(path)
+            print(f"{report['batches']} batches, {len(report['wrong'])} wrong", flush=True)
 
 
 def load() -> float:

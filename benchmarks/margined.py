@@ -10,12 +10,10 @@ is counted too. Seeds are played in their order, so an interrupted run is contin
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -171,18 +169,7 @@ def main(words: Sequence[str] | None = None) -> int:
     parser.add_argument("--report", type=Path, default=REPORT)
     options = parser.parse_args(words)
     report = machine.begun(options.report, {"batches": 0, "counts": {}, "wrong": []}, options.fresh)
-    with ProcessPoolExecutor(options.workers) as pool:
-        while report["batches"] < options.batches:
-            firsts = [report["batches"] + k * PER_TASK for k in range(2 * options.workers)]
-            for done in pool.map(play_many, firsts):
-                report["batches"] += PER_TASK
-                report["counts"] = dict(Counter(report["counts"]) + done["counts"])
-                report["wrong"] += done["wrong"]
-            options.report.parent.mkdir(parents=True, exist_ok=True)
-            draft = options.report.with_suffix(".part")
-            draft.write_text(json.dumps(report, indent=1), encoding="utf-8")
-            draft.replace(options.report)
-            print(f"{report['batches']} batches, {len(report['wrong'])} wrong", flush=True)
+    machine.play_on(report, options.report, options.batches, options.workers, play_many, PER_TASK)
     return 1 if report["wrong"] else 0
 
 

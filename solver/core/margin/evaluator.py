@@ -15,7 +15,8 @@ from solver.core.margin.rules import Collateral, Option
 from solver.core.margin.scenarios import BASIS, NONE, Grid, Holdings, Slopes
 from solver.core.types import ZERO_BYTES32, Intent, MarginState, Swap, TokenId
 
-_SAME = 1e-9  # of what an account holds and orders: what floats may differ by
+#: Of what an account holds and orders: what floats may differ by.
+SAME = 1e-9
 
 
 class Evaluator:
@@ -70,7 +71,7 @@ class Evaluator:
         for floor in {0.0, health}:
             before, after = self._balances(both, floor).tolist()
             missing = min(0.0, before) - after
-            if missing > _SAME * self.size(start, [move]):
+            if missing > SAME * self.size(start, [move]):
                 return "margin", f"alone it would leave its account {missing:.6g} short"
         return None
 

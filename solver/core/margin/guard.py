@@ -21,15 +21,11 @@ import numpy as np
 from msgspec import Struct
 
 from solver.core.curves import Array
-from solver.core.margin.book import (
-    HEALTH_ONE,
-    Book,
-)
-from solver.core.margin.evaluator import Evaluator
+from solver.core.margin.book import HEALTH_ONE, Book
+from solver.core.margin.evaluator import SAME, Evaluator
 from solver.core.problem import ExtraRow
 from solver.core.types import ZERO_BYTES32, Fill, Intent, MarginKept, TokenId
 
-_SAME = 1e-9  # of what an account holds and orders: what floats may differ by
 _SPARE = 1.5  # times what integers missed, which the next plan must leave
 
 
@@ -69,6 +65,16 @@ class Guard:
             intent.digest: self._of.move(intent) for own in self._intents.values() for intent in own
         }
         self._start = {name: self._of.amounts(book.accounts[name]) for name in self._intents}
+        self._floors = {name: _floors(own) for name, own in self._intents.items()}
+        self._size = {
+            name: self._of.size(self._start[name], [self._moves[intent.digest] for intent in own])
+            for name, own in self._intents.items()
+        }
+        self._least = {
+            (name, health): min(0.0, self._of.balance(self._start[name], health))
+            for name, floors in self._floors.items()
+            for health in floors
+        }
         self._slack: dict[tuple[str, float], float] = {}
         self.cuts: dict[tuple[object, ...], Cut] = {}
         for name, own in self._intents.items():
@@ -86,7 +92,7 @@ class Guard:
         before = dict(self.cuts)
         for name in self._intents:
             amounts = self._start[name] + self._moved(name, shares)
-            for health in self._floors(name):
+            for health in self._floors[name]:
                 if self._short(name, amounts, health) > 0.0:
                     self._cut(name, amounts, health)
         return self.cuts != before
@@ -104,7 +110,7 @@ class Guard:
                         name, f"balance:{name}:{token}", units / self._of.book.assets[token].unit
                     )
                 )
-            for health in self._floors(name):
+            for health in self._floors[name]:
                 missing = self._short(name, amounts, health)
                 if missing > 0.0:
                     key = name, health
@@ -158,24 +164,10 @@ class Guard:
                 amounts = amounts + self._of.moved(swap, fill.sell, fill.buy)
         return amounts
 
-    def _floors(self, name: str) -> list[float]:
-        """0 for initial margin, and every health that one of the account's orders asks for."""
-        asked = {intent.swap.min_health / HEALTH_ONE for intent in self._intents[name]}
-        return sorted({0.0} | asked)
-
-    def _least(self, name: str, health: float) -> float:
-        """What the balance must be at least."""
-        return min(0.0, self._of.balance(self._start[name], health))
-
     def _short(self, name: str, amounts: Array, health: float) -> float:
         """By how much a balance is below what it must be, beyond what floats differ by."""
-        missing = self._least(name, health) - self._of.balance(amounts, health)
-        size = self._size(name)
-        return missing if missing > _SAME * size else 0.0
-
-    def _size(self, name: str) -> float:
-        moves = (self._moves[intent.digest] for intent in self._intents[name])
-        return self._of.size(self._start[name], moves)
+        missing = self._least[name, health] - self._of.balance(amounts, health)
+        return missing if missing > SAME * self._size[name] else 0.0
 
     def _overdrawn(self, name: str, fills: Sequence[Fill]) -> dict[TokenId, int]:
         """What nobody can owe: collateral that is sold beyond what there is, in base units."""
@@ -197,18 +189,18 @@ class Guard:
         start = self._start[name]
         alone = [start + self._moves[intent.digest] for intent in own]
         together = start + self._moved(name, dict.fromkeys(self._moves, 1.0))
-        for health in self._floors(name):
+        for health in self._floors[name]:
             for amounts in (start, together, *alone):
                 self._cut(name, amounts, health)
         for token in sorted({intent.swap.sell for intent in own}):
             if not self._of.can_be_owed(token):
                 k = self._of.place[token]
-                most = max(0.0, float(start[k])) * (1.0 - _SAME)
+                most = max(0.0, float(start[k])) * (1.0 - SAME)
                 self._row(name, f"balance:{name}:{token}", np.eye(len(start))[k], most, k)
 
     def _cut(self, name: str, amounts: Array, health: float) -> Cut:
         slopes, worst = self._of.slopes(amounts, health)
-        spare = float(slopes @ self._start[name]) - self._least(name, health)
+        spare = float(slopes @ self._start[name]) - self._least[name, health]
         most = max(0.0, spare - self._slack.get((name, health), 0.0))
         kind = f"health {health:g}" if health else "margin"
         return self._row(name, f"{kind}:{name}:{worst}", slopes, most, health)
@@ -229,3 +221,8 @@ class Guard:
         cut = Cut(name, called, coefficients, most / scale, scale)
         self.cuts[key] = cut
         return cut
+
+
+def _floors(own: Sequence[Intent]) -> list[float]:
+    """0 for initial margin, and every health that one of an account's orders asks for."""
+    return sorted({0.0} | {intent.swap.min_health / HEALTH_ONE for intent in own})

@@ -146,18 +146,22 @@ class Grid:
         sure += [option.confidence for option in options]
         sure += [one.confidence for one in collateral]
         self._is_sure = min(sure) >= rule.confidence
+        self._price = np.array([one.price / market.stable for one in collateral], dtype=float)
+        self._moves: NDArray[np.bool_] = np.array([one.moves for one in collateral], dtype=bool)
+        self._shift = np.array([(s.spot - 1.0) * s.damping for s in rule.scenarios])
+        self._factor = rule.initial_factor + rule.peg_factor * max(0.0, rule.peg - market.stable)
+        self._haircuts = tuple(
+            np.array([getattr(one, name) for one in collateral], dtype=float)
+            for name in ("maintenance_haircut", "initial_haircut")
+        )
 
     def balances(self, held: Holdings) -> Balances:
         """Both balances of every account."""
         rule, market = self._rule, self._market
         amounts = held.options[:, self._order]
-        worth = held.collateral * np.array(
-            [one.price / market.stable for one in self._collateral], dtype=float
-        )
-        moves = np.array([one.moves for one in self._collateral], dtype=bool)
-        moving = held.perps * market.perp + worth[:, moves].sum(axis=1)
-        shift = np.array([(s.spot - 1.0) * s.damping for s in rule.scenarios])
-        pnl: Array = moving[:, None] * shift
+        worth = held.collateral * self._price
+        moving = held.perps * market.perp + worth[:, self._moves].sum(axis=1)
+        pnl: Array = moving[:, None] * self._shift
         basis, value = np.zeros(len(held.cash)), held.unsettled + worth.sum(axis=1)
         for book in self._books:
             mine = amounts[:, book.columns]
@@ -172,12 +176,11 @@ class Grid:
         add_ons = self._add_ons(held, amounts, worth)
         maintenance = sum((one for one, _ in add_ons.values()), np.zeros(len(basis)))
         initial = sum((two for _, two in add_ons.values()), maintenance)
-        factor = rule.initial_factor + rule.peg_factor * max(0.0, rule.peg - market.stable)
         if rule.scales_add_ons:
-            initial = initial + (factor - 1.0) * maintenance
+            initial = initial + (self._factor - 1.0) * maintenance
         assets = value + held.cash
         return Balances(
-            assets + factor * least - initial,
+            assets + self._factor * least - initial,
             assets + rule.maintenance_factor * least - maintenance,
             value,
             pnl,
@@ -195,22 +198,15 @@ class Grid:
         rule, market = self._rule, self._market
         found = self.balances(held)
         amounts = held.options[:, self._order]
-        price = np.array([one.price / market.stable for one in self._collateral], dtype=float)
-        moves = np.array([one.moves for one in self._collateral], dtype=bool)
         worst = int(found.worst[0])
-        factor = rule.maintenance_factor
-        if initial:
-            factor = rule.initial_factor + rule.peg_factor * max(0.0, rule.peg - market.stable)
-        shift = 0.0
-        if worst >= 0:
-            scenario = rule.scenarios[worst]
-            shift = factor * (scenario.spot - 1.0) * scenario.damping
+        factor = self._factor if initial else rule.maintenance_factor
+        shift = factor * float(self._shift[worst]) if worst >= 0 else 0.0
         options = np.zeros(amounts.shape[1])
         for book in self._books:
             mine = amounts[:, book.columns]
             lost = book.basis_slope(mine) if worst < 0 else book.gain_slope(mine, worst)
             options[book.columns] = book.value + factor * lost
-        own = self._add_on_slopes(held, amounts, price, initial)
+        own = self._add_on_slopes(held, amounts, initial)
         options -= own.options
         back = np.empty_like(options)
         back[self._order] = options
@@ -219,24 +215,19 @@ class Grid:
             market.perp * shift - own.perps,
             1.0,
             back,
-            price * (1.0 + np.where(moves, shift, 0.0)) - own.collateral,
+            self._price * (1.0 + np.where(self._moves, shift, 0.0)) - own.collateral,
             worst,
         )
 
-    def _add_on_slopes(self, held: Holdings, amounts: Array, price: Array, initial: bool) -> Slopes:
+    def _add_on_slopes(self, held: Holdings, amounts: Array, initial: bool) -> Slopes:
         """What add-ons grow by; of a kink its middle. Options in the order of the books."""
         rule, market = self._rule, self._market
-        grown = 1.0
-        if initial and rule.scales_add_ons:
-            grown = rule.initial_factor + rule.peg_factor * max(0.0, rule.peg - market.stable)
+        grown = self._factor if initial and rule.scales_add_ons else 1.0
         also = 1.0 if initial else 0.0
         side = float(np.sign(held.perps[0]))
         perps = side * market.spot * (grown * rule.perp_maintenance + also * rule.perp_initial)
-        kept, extra = (
-            np.array([getattr(one, name) for one in self._collateral], dtype=float)
-            for name in ("maintenance_haircut", "initial_haircut")
-        )
-        collateral = price * (grown * kept + also * extra)
+        kept, extra = self._haircuts
+        collateral = self._price * (grown * kept + also * extra)
         options = np.zeros(amounts.shape[1])
         short = market.spot * (grown * rule.option_maintenance + also * rule.option_initial)
         least = min(market.spot_confidence, market.perp_confidence)
@@ -248,7 +239,7 @@ class Grid:
             options[book.columns] = short * book.net_short_slope(mine)
             options[book.columns] += also * market.spot * doubt * np.sign(mine[0])
         for k, one in enumerate(self._collateral):
-            collateral[k] += also * price[k] * self._doubt(min(sure, one.confidence))
+            collateral[k] += also * self._price[k] * self._doubt(min(sure, one.confidence))
         return Slopes(0.0, perps, 0.0, options, collateral, -1)
 
     def _doubt(self, sure: float) -> float:
@@ -265,10 +256,7 @@ class Grid:
         shorts = np.zeros(len(perps))
         for book in self._books:
             shorts = shorts + market.spot * book.net_short(amounts[:, book.columns])
-        kept, extra = (
-            np.array([getattr(one, name) for one in self._collateral], dtype=float)
-            for name in ("maintenance_haircut", "initial_haircut")
-        )
+        kept, extra = self._haircuts
         return {
             "perpetuals": (perps * rule.perp_maintenance, perps * rule.perp_initial),
             "short options": (shorts * rule.option_maintenance, shorts * rule.option_initial),
